@@ -10,6 +10,8 @@ from pathlib import Path
 from mlae_lab.errors import LabError
 
 STORE, DATA = "MLAE_LAB_STORE", "MLAE_LAB_DATA"
+# Where alerts go (`runs.alerts`): an address, a command, a settings file.
+ALERT_URL, ALERT_COMMAND, ALERTS = "MLAE_LAB_ALERT_URL", "MLAE_LAB_ALERT_COMMAND", "MLAE_LAB_ALERTS"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs: active runs, the queue in its order, and ended runs."""
+"""Runs: active runs and the queue in its order, a table of all runs, and archived ones."""
 
 from __future__ import annotations
 
@@ -12,37 +12,26 @@ from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import archive_file, commands, supervisor
+from mlae_lab.runs import alerts, archive_file, commands, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import page, queries, run_actions, visitor
+from mlae_lab.ui import page, queries, run_actions, runs_table, selected_runs, visitor
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go, link
-from mlae_lab.ui.run_texts import accuracy_text, position_text, stalled_text
+from mlae_lab.ui.run_texts import accuracy_text, position_text
 from mlae_lab.ui.thumbnails import mask_image
 
-_SHOWN = 100
+_SHOWN = 10  # active and queued runs with their buttons
 page.heading("Runs", f"Everything that was started with this store: {escape(str(queries.store().folder))}.")
 
 
-def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
-    config = run.config
+def row(run: Run, position: str, alone: bool) -> None:
+    """An active or queued run with its buttons."""
     image, what, number, status, buttons = st.columns([0.8, 4.2, 1.5, 1.7, 3.0], vertical_alignment="center")
-    if config.has_mask:
-        image.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
-    relation = f" · {run.relation} from {run.parent}" if run.parent else f" · {run.relation}" if run.relation else ""
-    reason = stalled_text(run) or run.reason
-    backbone = escape(catalog.backbone(config.backbone).title).replace(" ", "&nbsp;")
-    what.html(
-        f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · '
-        f"{counted(config.epochs, 'epoch')} · "
-        f"lr {config.learning_rate:g} · seed {config.seed} · {backbone}</span>"
-        + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
-        + f"<small>{escape(visitor.name_of(run.owner))} · {format_bytes(size)}{escape(relation)}</small>"
-        + (f"<small>{escape(reason)}</small>" if reason else "")
-        + "</div>"
-    )
+    if run.config.has_mask:
+        image.html(f'<img class="lab-thumb" src="{mask_image(run.config.plan)}" alt="">')
+    what.html(selected_runs.description(run))
     number.html(f'<div class="lab-choice"><b>{accuracy_text(run)}</b><span>last epoch</span></div>')
     status.html(page.status_word(run.status) + (f"<br><small>{position}</small>" if position else ""))
     with buttons.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -51,9 +40,25 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
         run_actions.controls(run, "runs")
         if run.status is Status.QUEUED:
             run_actions.reorder(run, "runs", alone)
-        if run.status.is_over:
-            run_actions.more(run, "runs")
     run_actions.show_error(run.id)
+
+
+def active_and_queued(current: list[Run]) -> None:
+    positions = queries.store().queue_positions()
+    active = [run for run in current if run.status.is_active]
+    queued = sorted(
+        (run for run in current if run.status is Status.QUEUED),
+        key=lambda run: (run.device, positions.get(run.id, (len(current), 0))),
+    )
+    waiting = [*active, *queued]
+    if waiting:
+        page.section("Active and queued")
+    for run in waiting[:_SHOWN]:
+        alone = sum(other.owner == run.owner for other in queued) < 2
+        with st.container(key=f"runs_row_{run.id}"):
+            row(run, position_text(run, positions), alone)
+    if len(waiting) > _SHOWN:
+        page.note(f"The first {_SHOWN} of {len(waiting)} active and queued runs; the table has all.")
 
 
 runs = queries.runs()
@@ -61,10 +66,13 @@ if not runs:
     page.section("No runs yet")
     page.note("Each run will appear here with its mask, its accuracy and its status.")
     link("train", "Set up a run")
-if unread := queries.store().unread():
+if unread := queries.shared(("unread",), queries.store().unread, 10.0):
     page.note(f"Runs that cannot be read: {len(unread)}. <code>{PROGRAM} doctor</code> says why.")
 if stalled := supervisor.stalled(queries.store()):
     st.warning(f"The supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}.")
+if (failure := alerts.last_failure(queries.store())) and st.session_state.get("runs_alert") != failure.time:
+    st.session_state["runs_alert"] = failure.time  # each failure is shown once to a visitor
+    st.warning(plain(failure.text))
 archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 
@@ -75,37 +83,18 @@ def table() -> None:
     run_actions.show_error(
         elsewhere={run.id for run in current} | {run_actions.archived_mark(entry) for entry in archived}
     )
-    sizes = commands.disk_use(queries.store())
-    queue_positions = queries.store().queue_positions()
-    active = [run for run in current if run.status.is_active]
-    queued = sorted(
-        (run for run in current if run.status is Status.QUEUED),
-        key=lambda run: (run.device, queue_positions.get(run.id, (len(current), 0))),
-    )
-    over = [run for run in current if run.status.is_over]
-    if active or queued:
-        page.section("Active and queued")
-    for run in (*active, *queued):
-        position = position_text(run, queue_positions)
-        alone = sum(other.owner == run.owner for other in queued) < 2
-        with st.container(key=f"runs_row_{run.id}"):
-            row(run, sizes[run.id].total if run.id in sizes else 0, position, alone)
-    if over and (active or queued):
-        page.section("Ended")
-    for run in over[:_SHOWN]:
-        with st.container(key=f"runs_row_{run.id}"):
-            row(run, sizes[run.id].total if run.id in sizes else 0)
-    measured = [vars(run.config.badge) for run in current if accuracy_text(run) != "–"]
-    differing = [name for name in (measured[0] if measured else ()) if len({badge[name] for badge in measured}) > 1]
-    if differing:
-        page.note(f"These runs differ in {', '.join(differing)}: their accuracies are not comparable.")
-    if len(over) > _SHOWN:
-        page.note(f"The {_SHOWN} newest of {len(over)} ended runs. <code>{PROGRAM} runs</code> lists all.")
-    total = sum(use.total for use in sizes.values())
+    active_and_queued(current)
     if current:
+        page.section("All runs")
+        view = runs_table.view()
+        matching = runs_table.chosen(runs_table.rows(current), view)
+        if matching:
+            runs_table.draw(matching, view)
+            selected_runs.draw(runs_table.selected(matching))
+        else:
+            page.note("No run matches.")
         free = format_bytes(commands.free_bytes(queries.store()))
-        takes = "takes" if len(current) == 1 else "take"
-        page.note(f"{counted(len(current), 'run')} {takes} {format_bytes(total)}; the disk has {free} free.")
+        page.note(f"{counted(len(current), 'run')} in the store; the disk has {free} free.")
     if live != any(not run.status.is_over for run in current):
         st.rerun()
 

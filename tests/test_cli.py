@@ -513,7 +513,7 @@ def test_disk_use_and_archived_runs(tmp_path: Path, capsys: Captured) -> None:
     assert f"{own}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
     paths.archived(store.folder, foreign).write_bytes(b"half")  # its owner is recorded elsewhere too
     assert main(["runs", own, "--archived", *folder]) == 2
-    assert "takes no RUN" in capsys.readouterr().err
+    assert "takes only one of RUN and --archived" in capsys.readouterr().err
     assert main(["delete", foreign, *folder]) == 2
     assert f"run {foreign} belongs to ada: add --yes" in capsys.readouterr().err
     for run in (own, foreign):

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from mlae_lab import doctor, environment, network
 from mlae_lab.cli import (
+    alerts,
     diversity,
     errors,
     fetching,
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
     runs.add(command)
+    alerts.add(command)
     pairs.add(command)
     race.add(command)
     library.add(command)

@@ -1,4 +1,4 @@
-"""Commands for existing runs: list, stop, resume, rerun, export, archive, delete."""
+"""Commands for existing runs: list, annotate, stop, resume, rerun, export, archive, delete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from mlae_lab.cli.output import (
     store_with_run,
 )
 from mlae_lab.core.units import format_bytes
+from mlae_lab.core.where import parse
+from mlae_lab.data.listing import counted
 from mlae_lab.errors import LabError
-from mlae_lab.files import require_free
+from mlae_lab.files import require_free, write_whole
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import archive_file, commands, supervisor
+from mlae_lab.runs import archive_file, commands, run_table, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.report import sentence_of_damage, state
@@ -57,6 +59,18 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     listing = command("runs", _runs, "list all runs, show one, or list archived runs", store=True)
     listing.add_argument("run", nargs="?", metavar="RUN")
     listing.add_argument("--archived", action="store_true", help="list archived runs")
+    listing.add_argument(
+        "--where", metavar="CONDITION", help='only runs that meet it, such as "task=digits and drop_rate>0.3"'
+    )
+    listing.add_argument("--fields", action="store_true", help="list the fields that a condition may name")
+    listing.add_argument("--csv", type=Path, metavar="FILE", help="write the runs with all fields to a file")
+    listing.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    annotate = for_run("annotate", _annotate, "set the name, notes and tags of a run")
+    annotate.add_argument("--name", metavar="TEXT", help='one line; "" removes it')
+    annotate.add_argument("--notes", metavar="TEXT", help='"" removes them')
+    annotate.add_argument("--tag", action="append", default=[], metavar="TAG", help="add a tag; may be repeated")
+    annotate.add_argument("--untag", action="append", default=[], metavar="TAG", help="remove a tag; may be repeated")
+    add_yes(annotate)
     stop = for_run("stop", _stop, "stop a run and keep what it has learned, or end it at once")
     stop.add_argument("--now", action="store_true", help="kill it at once")
     add_yes(stop)
@@ -91,6 +105,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _runs(args: argparse.Namespace) -> int:
+    _check_listing(args)
+    if args.fields:
+        return _fields(args)
     store = find_store(args) if args.run is None else store_with_run(args)
     if store is None:
         folder = folder_of(args)
@@ -101,22 +118,25 @@ def _runs(args: argparse.Namespace) -> int:
     if args.archived:
         return _archived(args, store)
     report_supervisor(store)
-    sizes = {name: use.total for name, use in commands.disk_use(store).items()}
     if args.run is not None:
-        row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
+        run = derived(store, store.run(args.run))
+        (row,) = _states(store, run_table.rows(store, [run]))
         if damaged := _damaged_events(store, args.run):
             row["damaged_events"] = damaged
         lines = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return print_result(args, row, "\n".join(lines))
-    rows: list[dict[str, Any]] = [
-        state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()
-    ]
+    runs = _chosen(store, args.where)
+    if args.csv is not None:
+        write_whole(args.csv, run_table.as_csv(runs).encode())
+        result = {"file": str(args.csv), "runs": [row.run.id for row in runs]}
+        return print_result(args, result, f"{counted(len(runs), 'run')} written to {args.csv}")
+    rows = _states(store, runs)
     if unread := store.unread():
         print(f"runs that cannot be read: {len(unread)}; `{PROGRAM} doctor` says why", file=sys.stderr)
     if args.json:
         return print_json({"runs": rows})
     if not rows:
-        print(_NO_RUNS.format(store.folder))
+        print(f"no run meets {args.where!r}" if args.where else _NO_RUNS.format(store.folder))
     queue_positions = store.queue_positions()
     for row in rows:
         accuracy = row.get("val_accuracy", row.get("test_accuracy"))
@@ -135,10 +155,59 @@ def _runs(args: argparse.Namespace) -> int:
     if rows:
         free = format_bytes(commands.free_bytes(store))
         print(
-            f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {format_bytes(sum(sizes.values()))}; "
+            f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {format_bytes(sum(row['bytes'] for row in rows))}; "
             f"{free} free on the disk"
         )
     return 0
+
+
+def _check_listing(args: argparse.Namespace) -> None:
+    """Raise UsageError for options of `runs` that exclude each other, WhereError for a wrong condition."""
+    alone = [
+        name
+        for name, given in (
+            ("RUN", args.run is not None), ("--archived", args.archived), ("--fields", args.fields),
+            ("--where or --csv", args.where is not None or args.csv is not None),
+        )
+        if given
+    ]  # fmt: skip
+    if len(alone) > 1:
+        raise UsageError(f"`runs` takes only one of {' and '.join(alone)}: leave the others out")
+    parse(args.where or "", run_table.fields())
+    if args.csv is not None:
+        require_free(args.csv, args.force, store=folder_of(args))
+
+
+def _fields(args: argparse.Namespace) -> int:
+    rows = [{"name": field.name, "kind": field.kind, "help": field.help} for field in run_table.fields()]
+    return print_result(
+        args, {"fields": rows}, "\n".join(f"{row['name']:<20}{row['kind']:<8}{row['help']}" for row in rows)
+    )
+
+
+def _chosen(store: RunStore, where: str | None) -> list[run_table.Row]:
+    runs = [derived(store, run) for run in store.runs()]
+    return run_table.matching(run_table.rows(store, runs), where or "")
+
+
+def _states(store: RunStore, rows: Sequence[run_table.Row]) -> list[dict[str, Any]]:
+    sizes = commands.disk_use(store, [row.run for row in rows])
+    names = ("accuracy", "parameters", "duration")
+    return [
+        state(store, row.run) | {"bytes": sizes[row.run.id].total} | {name: row.values[name] for name in names}
+        for row in rows
+    ]
+
+
+def _annotate(args: argparse.Namespace) -> int:
+    store, run = existing_run(args)
+    if args.name is None and args.notes is None and not args.tag and not args.untag:
+        raise UsageError("`annotate` needs --name, --notes, --tag or --untag: nothing is to be changed")
+    check_owner(args, store, run.owner, f"run {run.id}")
+    store.annotate(run.id, args.name, args.notes, args.tag, args.untag)
+    run = store.run(run.id)
+    result = {"run": run.id, "name": run.name or None, "tags": list(run.tags), "notes": run.notes or None}
+    return print_result(args, result, "  ".join(filter(None, (run.id, run.name, ", ".join(run.tags)))))
 
 
 def _damaged_events(store: RunStore, run_id: str) -> list[int]:
@@ -150,8 +219,6 @@ def _damaged_events(store: RunStore, run_id: str) -> list[int]:
 
 
 def _archived(args: argparse.Namespace, store: RunStore) -> int:
-    if args.run is not None:
-        raise UsageError("`runs --archived` lists all archived runs and takes no RUN: leave one of the two out")
     rows = [
         {
             "run": entry.id, "archived": entry.time, "bytes": entry.bytes, "owner": entry.owner or None,

@@ -400,7 +400,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> RunConfig:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; the plan may be a MaskPlan already.
 
         Raises:
             ConfigError: If an entry is missing or unknown.
@@ -414,7 +414,7 @@ class RunConfig:
         if unknown:
             raise ConfigError(f"the run has the unknown setting {min(map(str, unknown))[:60]!r}")
         try:
-            return cls(**{**data, "plan": MaskPlan.from_dict(data["plan"])})
+            return cls(**{**data, "plan": _plan(data["plan"])})
         except RecursionError:
             raise ConfigError("a setting of the run is nested too deeply: it must be one value") from None
 
@@ -431,7 +431,7 @@ class RunConfig:
             config = object.__new__(cls)
             for entry in settings_of(cls):
                 object.__setattr__(config, entry.name, data.get(entry.name, entry.default))
-            object.__setattr__(config, "plan", MaskPlan.from_dict(data["plan"]))
+            object.__setattr__(config, "plan", _plan(data["plan"]))
             check_settings(config)
             return config
 
@@ -441,6 +441,10 @@ class RunConfig:
         return " ".join(
             [f"{PROGRAM} train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self, self.method)]
         )
+
+
+def _plan(data: Any) -> MaskPlan:
+    return data if isinstance(data, MaskPlan) else MaskPlan.from_dict(data)
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class MaskPlan:
     def columns(self) -> int:
         return len(self.keep[0])
 
-    @property
+    @cached_property
     def kept(self) -> tuple[int, ...]:
         """Experts that exist in each row."""
         return tuple(sum(row) for row in self.keep)

@@ -29,3 +29,9 @@ def printable(text: str) -> str:
     if text.isprintable():  # true of most texts, and much faster
         return text
     return "".join(c for c in text if c == "\t" or c in _JOINERS or unicodedata.category(c)[0] != "C")
+
+
+def spreadsheet_text(text: str) -> str:
+    """A text for a CSV file that no spreadsheet takes for a formula."""
+    is_number = text.replace(".", "", 1).replace("e", "", 1).lstrip("+-").isdecimal()
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not is_number else text

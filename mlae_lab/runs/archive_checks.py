@@ -15,6 +15,7 @@ from mlae_lab.core.method import UnavailableMethod
 from mlae_lab.core.sanitize import printable
 from mlae_lab.core.settings import settings_of
 from mlae_lab.errors import LabError
+from mlae_lab.runs.annotations import AnnotationError, run_name, run_notes, run_tags
 from mlae_lab.runs.archive_zip import FORMAT, OLD_FORMAT, RUN, ArchiveError, Packed, short
 from mlae_lab.runs.paths import IMAGES, is_run_id
 from mlae_lab.runs.status import Status
@@ -204,6 +205,7 @@ def header_of(packed: Packed, is_foreign: bool = True) -> Header:
         ended=header["ended"],
         parent=header["parent"],
         relation=relation,
+        **_annotations(header),
     )
     local: Any = header.get("here", {})
     kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str, "location": dict}
@@ -211,6 +213,22 @@ def header_of(packed: Packed, is_foreign: bool = True) -> Header:
     names = "owner, attempt, source, data_folder and location"
     _require(fits and 0 <= local.get("attempt", 0) <= MAX_INTEGER, "here", local, names)
     return Header(run, {key: local[key] for key in kinds if key in local}, number)
+
+
+def _annotations(header: Mapping) -> dict[str, Any]:
+    """Name, notes, tags and the name of the mask, where run.json has them."""
+    given: dict[str, Any] = {key: header.get(key, "") for key in ("name", "notes", "mask_name")}
+    for key, value in given.items():
+        _require(isinstance(value, str), key, value, "a string")
+    tags: Any = header.get("tags", [])
+    _require(isinstance(tags, list) and all(isinstance(tag, str) for tag in tags), "tags", tags, "a list of strings")
+    try:
+        return {
+            "name": run_name(given["name"]), "notes": run_notes(given["notes"]), "tags": run_tags(tags),
+            "mask_name": run_name(given["mask_name"]),
+        }  # fmt: skip
+    except AnnotationError as error:
+        raise ArchiveError(f"{RUN} cannot be used here: {error}") from None
 
 
 def _config(header: Mapping, is_foreign: bool) -> RunConfig:

@@ -79,6 +79,8 @@ def _header_of(run: Run) -> dict:
         "started": run.started, "ended": run.ended, "device": run.device, "parent": run.parent,
         "relation": run.relation, "config_hash": config_hash, "config": run.config.to_dict(),
     }  # fmt: skip
+    given = {"name": run.name, "notes": run.notes, "tags": list(run.tags), "mask_name": run.mask_name}
+    header |= {key: value for key, value in given.items() if value}
     return header if run.config_hash == config_hash else header | {"first_hash": run.config_hash}
 
 

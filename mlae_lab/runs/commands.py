@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -290,10 +291,11 @@ class DiskUse:
         return self.files + self.events
 
 
-def disk_use(store: RunStore) -> dict[str, DiskUse]:
-    """The disk use of each run."""
-    events = store.event_bytes()
-    return {run.id: DiskUse(_bytes_in(store.paths(run.id).folder), events.get(run.id, 0)) for run in store.runs()}
+def disk_use(store: RunStore, runs: Sequence[Run] | None = None) -> dict[str, DiskUse]:
+    """The disk use of runs, by default of all. Reads their events and their folders."""
+    runs = store.runs() if runs is None else runs
+    events = store.event_bytes([run.id for run in runs])
+    return {run.id: DiskUse(_bytes_in(store.paths(run.id).folder), events.get(run.id, 0)) for run in runs}
 
 
 def _bytes_in(folder: os.PathLike) -> int:

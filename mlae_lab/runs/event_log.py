@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
@@ -105,13 +105,20 @@ class EventLog(Database):
 
     def last(self, run: str, kind: type[ev.E]) -> ev.E | None:
         """The newest event of a class that can be read, None if there is none."""
+        return self.last_of_each([run], kind).get(run)
+
+    def last_of_each(self, runs: Iterable[str], kind: type[ev.E]) -> dict[str, ev.E]:
+        """As `last` for many runs, over one connection; runs without such an event are left out."""
+        newest: dict[str, ev.E] = {}
         with self._connection() as db:
-            for (payload,) in db.execute(
-                "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC", (run, kind.kind)
-            ):
-                with suppress(ev.EventError):
-                    return _event(kind, payload)
-        return None
+            for run in runs:
+                for (payload,) in db.execute(
+                    "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC", (run, kind.kind)
+                ):
+                    with suppress(ev.EventError):
+                        newest[run] = _event(kind, payload)
+                        break
+        return newest
 
     def event_ids(self, run: str) -> tuple[int, int]:
         """The ids of a run's first and newest event, 0 and 0 if it has none. They change when a run is archived and
@@ -121,10 +128,11 @@ class EventLog(Database):
                 "SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)
             ).fetchone()
 
-    def event_bytes(self) -> dict[str, int]:
-        """Bytes that the events of each run take in the database."""
+    def event_bytes(self, runs: Iterable[str]) -> dict[str, int]:
+        """Bytes that the events of each of these runs take in the database."""
+        query = "SELECT COALESCE(SUM(LENGTH(payload) + 60), 0) FROM events WHERE run = ?"
         with self._connection() as db:
-            return dict(db.execute("SELECT run, SUM(LENGTH(payload) + 60) FROM events GROUP BY run").fetchall())
+            return {run: db.execute(query, (run,)).fetchone()[0] for run in runs}
 
 
 def _event(kind: type[ev.E], payload: object) -> ev.E:

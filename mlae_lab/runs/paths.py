@@ -4,6 +4,8 @@
 <store>/making.lock           held while the tables are created or migrated
 <store>/supervisor.lock       held by the store's supervisor while it is alive, and its heartbeat
 <store>/supervisor.log        output of the supervisor
+<store>/watched.json          runs and studies for whose end an alert is due (`runs.alerts`)
+<store>/alert_failure.json    the last alert that could not be sent
 <store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`), for its owner only
 <store>/archive/<run>.mlae    archived runs (`runs.archive_file`)
 <store>/runs/<run>/lock       held by the run's process while it is alive
@@ -58,6 +60,16 @@ def supervisor_lock(store: Path) -> Path:
 
 def supervisor_log(store: Path) -> Path:
     return store / "supervisor.log"
+
+
+def watched(store: Path) -> Path:
+    """The runs and studies for which an alert is still to be sent."""
+    return store / "watched.json"
+
+
+def alert_failure(store: Path) -> Path:
+    """The last alert that could not be sent."""
+    return store / "alert_failure.json"
 
 
 def login_salt(store: Path) -> Path:

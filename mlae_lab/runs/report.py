@@ -71,8 +71,9 @@ def state(store: RunStore, run: Run) -> dict:
         "stalled_seconds": stalled_for(store.paths(run.id)) if run.status.is_active else None,
         "owner": run.owner or None, "attempt": run.attempt, "checkpoints": list(store.paths(run.id).checkpoints()),
         "parent": run.parent or None, "relation": run.relation or None,
-        "config_hash": run.config_hash, "dataset_changed": image_labels.changed(run.config),
-        "config": run.config.to_dict(),
+        "name": run.name or None, "tags": list(run.tags), "notes": run.notes or None,
+        "mask_name": run.mask_name or None, "config_hash": run.config_hash,
+        "dataset_changed": image_labels.changed(run.config), "config": run.config.to_dict(),
     }  # fmt: skip
 
 

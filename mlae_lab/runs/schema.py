@@ -4,7 +4,8 @@ runs      one row per run: id, created, config (JSON, frozen), config_hash, stat
           "cuda"), pid, started, ended (seconds since 1970); position (in the queue), owner, slot (the device it
           has: "cpu", "cuda:0", ...), turn (number of its start, rising), attempt, parent, relation, source (the
           parent's checkpoint that it starts from), data_folder, dataset (JSON: data_label, data_notes and
-          data_fingerprint if the images had changed when the run started, else "")
+          data_fingerprint if the images had changed when the run started, else ""); name, notes, tags (JSON list):
+          given by people; mask_name: of its mask in the library when it was enqueued
 events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
 served    each owner's last start on a device and the one before, by number: device, owner, turn, before; kept when
           runs are deleted
@@ -22,7 +23,7 @@ from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
-SCHEMA = 7
+SCHEMA = 8
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -94,6 +95,16 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             study TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, run TEXT NOT NULL,
             PRIMARY KEY (study, arm, seed))""",
         "CREATE INDEX studies_of_run ON study_runs (run)",
+    ),
+    (
+        "ALTER TABLE runs ADD COLUMN name TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN notes TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE runs ADD COLUMN mask_name TEXT NOT NULL DEFAULT ''",
+        """UPDATE runs SET mask_name = COALESCE((
+                SELECT name FROM plans WHERE CASE WHEN JSON_VALID(plan) THEN JSON(plan) END
+                    = JSON_EXTRACT(runs.config, '$.plan')), '')
+            WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.method') = 'mlae' END""",
     ),
 )
 # Names that version 5 gave to files in a run's folder.

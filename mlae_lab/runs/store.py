@@ -21,9 +21,11 @@ from itertools import islice
 from mlae_lab import environment
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.plan import MaskPlan
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
+from mlae_lab.runs.annotations import RunAnnotations, tags_of
 from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError, require_intact
 from mlae_lab.runs.event_log import EventLog, insert_events
 from mlae_lab.runs.fair_queue import fair_order
@@ -82,6 +84,10 @@ class Run:
         source: As in `Origin`.
         data_folder: Where its process looks for images, "" for the default.
         dataset: JSON, see `runs.schema`.
+        name: Given by a person, "" for none.
+        notes: Given by people, "" for none.
+        tags: Given by people, sorted.
+        mask_name: Of its mask in the library when it was enqueued, "" for none.
     """
 
     id: str
@@ -104,9 +110,13 @@ class Run:
     source: str = ""
     data_folder: str = ""
     dataset: str = ""
+    name: str = ""
+    notes: str = ""
+    tags: tuple[str, ...] = ()
+    mask_name: str = ""
 
 
-class RunStore(EventLog, MaskLibrary, StudyTable, Visitors):
+class RunStore(EventLog, MaskLibrary, RunAnnotations, StudyTable, Visitors):
     """Runs and their queue, and what the bases know of the store. See `Database` for opening one."""
 
     def paths(self, run: str) -> paths.RunPaths:
@@ -147,11 +157,12 @@ class RunStore(EventLog, MaskLibrary, StudyTable, Visitors):
         """
         run = run or self.reserve()
         with self._connection(write=True) as db:
+            mask_name = _mask_name(db, config, origin.parent)
             db.execute(
                 f"""INSERT INTO runs (id, created, config, config_hash, status, device, owner, parent, relation, source,
-                    data_folder, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_END_OF_QUEUE})""",
+                    data_folder, mask_name, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_END_OF_QUEUE})""",
                 (run, time.time(), json.dumps(config.to_dict()), config.hash, Status.QUEUED.value, device, owner,
-                 origin.parent, origin.relation, origin.source, data_folder),
+                 origin.parent, origin.relation, origin.source, data_folder, mask_name),
             )  # fmt: skip
         return self.run(run)
 
@@ -170,6 +181,7 @@ class RunStore(EventLog, MaskLibrary, StudyTable, Visitors):
         columns = [name for name in _NAMES if name not in ("position", "pid", "turn", "slot", "dataset")]
         values = {name: getattr(run, name) for name in columns}
         values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
+        values |= {"tags": json.dumps(run.tags, ensure_ascii=False)}
         self.without_events(run.id)  # left by an import whose process was killed
         try:
             rest = iter(events)
@@ -456,6 +468,22 @@ class RunStore(EventLog, MaskLibrary, StudyTable, Visitors):
             return moved.rowcount == 1
 
 
+def _mask_name(db: sqlite3.Connection, config: RunConfig, parent: str) -> str:
+    """The name of a run's mask: as in the library, else as its parent with the same mask has it; "" for none."""
+    if not config.has_mask:
+        return ""
+    plan = config.plan.to_json()
+    row = (
+        db.execute("SELECT name FROM plans WHERE plan = ?", (plan,)).fetchone()
+        or db.execute(
+            """SELECT mask_name FROM runs WHERE id = ?
+           AND CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.plan') = JSON(?) END""",
+            (parent, plan),
+        ).fetchone()
+    )
+    return row[0] if row else ""
+
+
 _NAMES = tuple(field.name for field in fields(Run))
 _COLUMNS = ", ".join(_NAMES)
 _END_OF_QUEUE = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
@@ -464,6 +492,7 @@ _END_OF_QUEUE = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
 def _run(row: tuple) -> Run:
     values = dict(zip(_NAMES, row, strict=True))
     values |= {"config": _config(values["config"], values["dataset"]), "status": Status(values["status"])}
+    values |= {"tags": tags_of(values["tags"])}
     return Run(**values)
 
 
@@ -475,7 +504,7 @@ def _readable(rows: Iterable[tuple]) -> list[Run]:
     return runs
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def _config(text: str, dataset: str) -> RunConfig:
     """A stored config, validated once: the supervisor reads all open runs four times a second."""
     try:
@@ -483,7 +512,15 @@ def _config(text: str, dataset: str) -> RunConfig:
         data = json.loads(text) | json.loads(dataset or "{}")
     except (ValueError, TypeError, RecursionError) as error:
         raise _DamagedConfig(f"its settings are damaged ({str(error)[:200]})") from None
+    if isinstance(data.get("plan"), dict):
+        data["plan"] = _plan(json.dumps(data["plan"]))
     return RunConfig.stored(data)
+
+
+@lru_cache(maxsize=1024)
+def _plan(text: str) -> MaskPlan:
+    """A stored mask; many runs share one."""
+    return MaskPlan.from_dict(json.loads(text))
 
 
 class _DamagedConfig(Exception):

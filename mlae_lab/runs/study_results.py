@@ -10,6 +10,7 @@ from statistics import median
 
 from mlae_lab.core import catalog
 from mlae_lab.core.inference import ALPHA, Comparison, comparisons
+from mlae_lab.core.sanitize import spreadsheet_text
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, between, points, seed_statistics
 from mlae_lab.core.study import Arm, Study
 from mlae_lab.runs import outcomes
@@ -271,12 +272,6 @@ def _arm(result: ArmResult) -> dict:
     }  # fmt: skip
 
 
-def _cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    is_number = text.replace(".", "", 1).replace("e", "", 1).lstrip("+-").isdecimal()
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not is_number else text
-
-
 def as_csv(results: Results) -> str:
     """One row for each run: arm, the values of its factors, seed, run, accuracy in percent and status."""
     factors = list(dict.fromkeys(name for result in results.arms for name, _ in result.arm.values))
@@ -288,7 +283,8 @@ def as_csv(results: Results) -> str:
         for cell in result.cells:
             writer.writerow(
                 [
-                    _cell(result.arm.name), *(_cell(values.get(name, "")) for name in factors), cell.seed,
+                    spreadsheet_text(result.arm.name), *(spreadsheet_text(values.get(name, "")) for name in factors),
+                    cell.seed,
                     cell.run.id if cell.run else "", cell.run.status.value if cell.run else "missing",
                     "" if cell.accuracy is None else cell.accuracy,
                     "" if result.parameters is None else result.parameters,

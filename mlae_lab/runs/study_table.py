@@ -129,6 +129,14 @@ class StudyTable(Database):
         with self._connection() as db:
             return [name for (name,) in db.execute("SELECT DISTINCT study FROM study_runs WHERE run = ?", (run,))]
 
+    def studies_by_run(self) -> dict[str, list[str]]:
+        """The ids of the studies of every run that belongs to one."""
+        studies: dict[str, list[str]] = {}
+        with self._connection() as db:
+            for run, name in db.execute("SELECT DISTINCT run, study FROM study_runs ORDER BY run, study"):
+                studies.setdefault(run, []).append(name)
+        return studies
+
 
 _SELECT = """SELECT studies.id, studies.created, owner, halted, version, spec FROM studies
     JOIN study_versions AS held ON held.study = studies.id

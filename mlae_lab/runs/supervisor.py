@@ -33,6 +33,7 @@ from pathlib import Path
 from mlae_lab import locks
 from mlae_lab.locations import ROOT, data_folder, use_store
 from mlae_lab.runs import archive_file, devices, fork_server, liveness, paths, pending_events
+from mlae_lab.runs.alerts import Watch
 from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import ACTIVE, Status
@@ -53,9 +54,9 @@ LINGER_SECONDS = 2.0  # idle time before it exits: a stop is often followed by a
 
 
 def ensure(store: RunStore) -> None:
-    """Start a supervisor if runs are queued or active and none is alive. Fast, and safe to call often."""
+    """Start a supervisor if there are open runs or unsent alerts and none is alive. Fast, and safe to call often."""
     _forget_children()
-    if not store.open_runs() or store.is_read_only:
+    if store.is_read_only or not (store.open_runs() or paths.watched(store.folder).exists()):
         return
     try:
         lock = locks.take(paths.supervisor_lock(store.folder))
@@ -217,9 +218,10 @@ class Supervisor:
         self.stopping_since: dict[str, float] = {}  # by the monotonic clock
         self.troubles: dict[str, str] = {}  # by run, the last error printed
         self.idle_since: float | None = None
+        self.watch = Watch(store)
 
     def tick(self) -> bool:
-        """Check every run that is not over. Returns whether there was one."""
+        """Check every run that is not over. Returns whether there was one, or an alert is being sent."""
         self._beat()
         runs = self.store.open_runs()
         _forget_children()
@@ -242,7 +244,8 @@ class Supervisor:
                         print(f"run {run.id} cannot be supervised ({error})", flush=True)
         if any(run.status is Status.QUEUED for run in runs):
             self._start_queued()
-        return bool(runs)
+        self.watch.update([run.id for run in runs])
+        return bool(runs) or self.watch.is_sending
 
     def _beat(self) -> None:
         _beat(self.lock, os.getpid())

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
-
-import streamlit as st
-from streamlit.components.v2 import component
 
 from mlae_lab.core.seed_statistics import between, points
 from mlae_lab.runs.study_results import ArmResult, Results
 from mlae_lab.ui import page
 from mlae_lab.ui.figures.studies import mean_of, sign_of
+from mlae_lab.ui.rows_table import marked_rows, rows_table
 from mlae_lab.ui.thumbnails import mask_image
 
 COLUMNS = (
@@ -22,20 +19,16 @@ WORDS = {
     "better": "better", "worse": "worse", "equivalent": "equivalent", "unsettled": "not distinguished",
     "reference": "reference", "none": "–",
 }  # fmt: skip
-_HERE = Path(__file__).parent
-_COMPONENT = component(
-    "mlae_lab_arms_table",
-    html='<div class="arms"></div>',
-    css=(_HERE / "arms_table.css").read_text(),
-    js=(_HERE / "arms_table.js").read_text(),
-)
+_WORDS_OF_TABLE = {
+    "check": "Shown", "box": "Show {} in the figures", "region": "Arms of the study", "one": "arm", "many": "arms",
+    "filter": "Filter arms", "filterLabel": "Filter arms by name or verdict",
+}  # fmt: skip
 
 
 def hidden_arms(key: str, results: Results, before: frozenset[str]) -> frozenset[str]:
     """The arms that the table with this key hides; those of before if it was not drawn yet."""
-    state = st.session_state.get(key)
     names = {entry.arm.name for entry in results.arms}
-    return named(state.get("hidden") if state is not None else None, names, before)
+    return marked_rows(key, names, before)
 
 
 def arms_table(results: Results, hidden: Collection[str], key: str) -> str:
@@ -47,17 +40,20 @@ def arms_table(results: Results, hidden: Collection[str], key: str) -> str:
         key: Unique on the page.
     """
     arms = ordered(results)
-    result = _COMPONENT(
-        key=key,
-        data={
-            "rows": [_row(entry, results) for entry in arms],
-            "columns": [list(column) for column in COLUMNS],
-            "hidden": sorted(hidden),
+    images: dict[str, int] = {}
+    result = rows_table(
+        {
+            "kind": "arms",
+            "rows": [_row(entry, results, images) for entry in arms],
+            "columns": [*([name, label, True] for name, label in COLUMNS), ["runs", "Runs", False]],
+            "images": list(images),
+            "marked": sorted(hidden),
+            "all": [entry.arm.name for entry in arms],
+            "hides": True,
+            "words": _WORDS_OF_TABLE,
+            "searched": ["name", "verdict"],
         },
-        default={"hidden": None},
-        on_hidden_change=lambda: None,
-        on_opened_change=lambda: None,
-        height="content",
+        key,
     )
     runs = {cell.run.id for entry in arms for cell in entry.cells if cell.run is not None}
     return result.opened if result.opened in runs else ""
@@ -69,14 +65,8 @@ def ordered(results: Results) -> list[ArmResult]:
     return [*ranked, *(result for result in results.arms if result.statistics is None)]
 
 
-def named(sent: object, names: Collection[str], before: frozenset[str]) -> frozenset[str]:
-    """The arms that a browser hides; those of before if what it sends is malformed."""
-    if not isinstance(sent, list) or not all(isinstance(name, str) for name in sent):
-        return before
-    return frozenset(sent) & frozenset(names)
-
-
-def _row(result: ArmResult, results: Results) -> dict:
+def _row(result: ArmResult, results: Results, images: dict[str, int]) -> dict:
+    """One row. images: each thumbnail so far and its number, to which that of the row is added."""
     comparison, statistics = result.comparison, result.statistics
     difference, p = "–", None
     if comparison is not None:
@@ -85,16 +75,24 @@ def _row(result: ArmResult, results: Results) -> dict:
             difference += f" ({between(comparison.low, comparison.high)})"
     config = result.arm.config
     sign = sign_of(result, results.study.reference) if result.verdict else "none"
+    mask = mask_image(config.plan) if config.has_mask else ""
     return {
-        "name": result.arm.name,
-        "image": mask_image(config.plan) if config.has_mask else "",
-        "sign": sign,
-        "title": result.verdict,
-        "runs": [
-            {"id": cell.run.id, "seed": cell.seed, "word": cell.run.status.value}
-            for cell in result.cells
-            if cell.run is not None
-        ],
+        "id": result.arm.name,
+        **({"image": images.setdefault(mask, len(images))} if mask else {}),
+        "styles": {"verdict": sign},
+        "titles": {"verdict": result.verdict},
+        "links": {
+            "runs": [
+                {
+                    "id": cell.run.id,
+                    "text": str(cell.seed),
+                    "title": f"Run {cell.run.id}, seed {cell.seed}, {cell.run.status.value}",
+                    "label": f"Run of {result.arm.name} with seed {cell.seed}",
+                }
+                for cell in result.cells
+                if cell.run is not None
+            ]
+        },
         "cells": {
             "name": [result.arm.name, result.arm.name],
             "mean": [mean_of(result), statistics.mean if statistics else None],

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mlae_lab.core.config import RunConfig, differences
@@ -35,6 +36,7 @@ from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import Curve, Outcome
 from mlae_lab.runs.report import sentence_of_damage
+from mlae_lab.runs.run_table import Known
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.figures import Running
@@ -172,7 +174,8 @@ def run(run_id: str) -> Run:
 def runs() -> list[Run]:
     """All runs, newest first, with their statuses checked."""
     _check_processes()
-    return shared(("runs",), lambda: [derived(store(), run) for run in store().runs()])
+    current = store()
+    return shared(("runs",), lambda: [derived(current, run) for run in current.runs()])
 
 
 def refresh() -> None:
@@ -274,6 +277,17 @@ def _once(known: dict[tuple, T], store: RunStore, run: Run, query: Callable[[], 
             known.clear()
         known[key] = value
     return value
+
+
+_rows: dict[Path, Known] = {}
+
+
+def known_rows(store: RunStore) -> Known:
+    """What was read of the runs that are over (`run_table.rows`), shared by all viewers."""
+    known = _rows.setdefault(store.folder, {})
+    if len(known) > _MAX_KEPT:
+        known.clear()
+    return known
 
 
 _viewers: dict[str, float] = {}

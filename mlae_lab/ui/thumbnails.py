@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Collection
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ def _svg_address(width: float, height: float, parts: list[str]) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
 
 
+@lru_cache(maxsize=512)
 def mask_image(plan: MaskPlan, columns: int = 14) -> str:
     """The plan as an image: filled where an expert exists, paler the more often it is dropped.
 

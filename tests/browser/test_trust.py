@@ -74,7 +74,8 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
         page.locator(f".st-key-runs_row_{runs[1]}").get_by_role("button", name="Cancel").click()
         page.wait_for_timeout(1500)
         assert lab.store.run(runs[1]).status is Status.STOPPED
-        row = page.locator(f".st-key-runs_row_{runs[1]}")
+        page.get_by_label(f"Select {runs[1]}", exact=True).check()
+        row = page.locator(".st-key-runs_selected")
         row.get_by_role("button", name="More").click()
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("button", name="Yes, delete").click()

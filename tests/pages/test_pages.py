@@ -343,7 +343,7 @@ def test_store_error_at_a_rerun_shows_one_sentence(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    at = opened("runs", filled_store, monkeypatch)
+    at = opened("runs", filled_store, monkeypatch, select=RunStore(filled_store).runs()[0].id)
     monkeypatch.setattr(RunStore, "enqueue", full)
     next(button for button in at.button if button.label == "Duplicate").click().run()
     assert not at.exception
@@ -353,7 +353,7 @@ def test_store_error_at_a_rerun_shows_one_sentence(
 def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(filled_store, tmp_path / "copy")
     deleted = masked_run(copy)
-    at = opened("runs", copy, monkeypatch)
+    at = opened("runs", copy, monkeypatch, select=deleted)
     at.button(key=f"runs_delete_{deleted}").click().run()
     at.button(key=f"runs_delete_{deleted}_yes").click().run()
     assert not at.exception
@@ -448,7 +448,7 @@ def test_a_run_of_a_method_that_is_not_installed_is_on_every_page_and_can_be_del
     for name in ("train", "experts"):
         at = open_page(name, run=run)
         assert any("its method 'gone' is not installed here" in warning.value for warning in at.warning)
-    at = open_page("runs")
+    at = open_page("runs", select=run)
     assert "gone (not installed)" in html(at)
     at.button(key=f"runs_delete_{run}").click().run()
     at.button(key=f"runs_delete_{run}_yes").click().run()
@@ -465,11 +465,11 @@ def test_what_cannot_be_undone_asks_first(store: RunStore, no_supervisor: None, 
         lock = locks.take(store.paths(run).lock) or -1  # as its process would
     store.move(run, status)
     key = f"runs_{button}_{run}"
-    at = open_page("runs")
+    at = open_page("runs", **({"select": run} if button == "delete" else {}))
     at.button(key=key).click().run()
     at.button(key=key).click().run()  # as in a double click
     assert store.run(run).status is status
-    container = at.get("popover")[0] if button == "delete" else at.main
+    container = at.get("popover")[-1] if button == "delete" else at.main
     assert len([warning for warning in container.warning if "?" in warning.value]) == 1
     at.button(key=f"{key}_no").click().run()
     assert not [warning for warning in at.warning if "?" in warning.value]

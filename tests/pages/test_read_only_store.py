@@ -20,7 +20,7 @@ def test_the_pages_of_a_read_only_store_can_be_read(ordinary_user: Path, monkeyp
     make_read_only(folder)
     before = sorted(folder.rglob("*"))
     monkeypatch.setenv("MLAE_LAB_STORE", str(folder))
-    pages = {"runs": {}, "train": {"run": done}, "compare": {"a": done, "b": waiting}}
+    pages = {"runs": {"select": done}, "train": {"run": done}, "compare": {"a": done, "b": waiting}}
     for page, query in pages.items():
         at = open_page(page, **query)
         assert not at.error, (page, [error.value for error in at.error])

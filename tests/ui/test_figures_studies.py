@@ -18,7 +18,7 @@ from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.studies import CellState, State
 from mlae_lab.runs.study_results import Results, results, seeds_to_add
 from mlae_lab.runs.study_table import StoredStudy
-from mlae_lab.ui.arms_table import COLUMNS, _row, named
+from mlae_lab.ui.arms_table import COLUMNS, _row
 from mlae_lab.ui.figures.base import Figure
 from mlae_lab.ui.figures.studies import (
     MAX_ROWS,
@@ -30,6 +30,7 @@ from mlae_lab.ui.figures.studies import (
     varying,
 )
 from mlae_lab.ui.figures.study_report import study_report
+from mlae_lab.ui.rows_table import named
 
 BASE = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2)
 
@@ -214,11 +215,13 @@ def test_the_browser_hides_arms_by_name() -> None:
 
 def test_a_row_has_a_text_and_a_value_to_sort_by_for_each_column(make) -> None:
     known: Results = make(RATES, VALUES)
-    row = _row(known.of("p = 0.3"), known)
+    images: dict[str, int] = {}
+    row = _row(known.of("p = 0.3"), known, images)
     assert set(row["cells"]) == {key for key, _ in COLUMNS}
     assert row["cells"]["difference"] == ["+3.0 (+2.8 to +3.2)", pytest.approx(3.0333, abs=1e-3)]
-    assert (row["sign"], row["cells"]["done"][0]) == ("better", "3 of 3")
-    assert _row(known.of("p = 0"), known)["cells"]["p"] == ["–", None]
+    assert (row["styles"], row["cells"]["done"][0]) == ({"verdict": "better"}, "3 of 3")
+    assert _row(known.of("p = 0"), known, images)["cells"]["p"] == ["–", None]
+    assert row["image"] == 0
 
 
 def test_seeds_to_add_are_those_of_the_arm_that_needs_most(make) -> None:

@@ -34,7 +34,7 @@ def test_a_moved_run_gets_its_folder_on_the_runs_page(
     config = tasks.located(replace(FIRST_RUN, task="own:birds", data=str(photos)))
     moved = replace(config, data=str(photos.with_name("before")))
     run = measured(store, store.enqueue(moved, "cpu"), 50.0, status=Status.STOPPED)
-    at = tab("runs", "ada-" * 5)
+    at = tab("runs", "ada-" * 5, select=run.id)
 
     def use(folder: Path) -> AppTest:
         at.text_input(key=f"runs_data_{run.id}").set_value(str(folder))
@@ -66,5 +66,5 @@ def test_only_a_run_with_files_of_its_own_has_fields(store: RunStore, tab: Calla
     assert not has_files(bundled)
     assert has_files(replace(bundled, config=replace(bundled.config, weights="vit.safetensors")))
     assert has_files(replace(bundled, config=RunConfig("digits", FIRST_RUN.plan, backbone=VIT)))
-    at = tab("runs", "ada-" * 5)
+    at = tab("runs", "ada-" * 5, select=bundled.id)
     assert not [button for button in at.button if button.label == "Use for this run"]

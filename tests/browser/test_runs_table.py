@@ -1,0 +1,60 @@
+"""The table of runs in a browser: select, tag, sort, filter by link, open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Page
+
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import uniform
+from tests.browser.conftest import Lab
+from tests.lab import measured
+
+
+@pytest.fixture
+def runs(lab: Lab) -> Iterator[list[str]]:
+    """Sixty finished runs of three masks, accuracies 1 to 60."""
+    rates = (0.1, 0.4, 0.7)
+    configs = [replace(FIRST_RUN, plan=uniform(rates[number % 3]), seed=900 + number) for number in range(60)]
+    names = [
+        measured(lab.store, lab.store.enqueue(config, "cpu", data_folder=""), 1.0 + number).id
+        for number, config in enumerate(configs)
+    ]
+    yield names
+    for name in names:
+        if lab.store.holds(name):
+            lab.store.delete(name)
+
+
+def test_sixty_runs_are_sorted_selected_tagged_and_opened(
+    runs: list[str], lab: Lab, visit: Callable[..., Page]
+) -> None:
+    page = visit("/runs?where=seed>=900 and drop_rate>0.3")
+    page.get_by_text("40 runs", exact=True).wait_for(timeout=60_000)
+    page.get_by_role("button", name="Accuracy").click()
+    first = page.locator(".runs tbody tr").first
+    page.wait_for_function(
+        "() => document.querySelector('.stApp') && location.search.includes('sort=-accuracy')", timeout=30_000
+    )
+    first.get_by_text("60.0 % val").wait_for()
+    assert page.locator(".runs tbody td.image img").count() == 40
+    for run in (runs[59], runs[58]):
+        page.get_by_label(f"Select {run}", exact=True).check()
+    page.get_by_text("2 of 40 runs selected").wait_for()
+    page.get_by_role("link", name="Compare", exact=True).last.wait_for()
+    page.get_by_role("button", name="Tag", exact=True).click()
+    page.get_by_role("combobox", name="Tags").fill("by hand")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")  # closes the list of tags, which covers the buttons
+    page.get_by_role("button", name="Add to all").click()
+    page.get_by_text("Changed: 2 runs.").wait_for(timeout=30_000)
+    assert [lab.store.run(run).tags for run in (runs[59], runs[58], runs[57])] == [("by hand",), ("by hand",), ()]
+    page.get_by_text("2 of 40 runs selected").wait_for()  # a drawing keeps the selection
+    page.get_by_role("button", name="Select all 40 runs").click()
+    page.get_by_text("40 runs selected", exact=True).wait_for(timeout=30_000)
+    page.get_by_role("button", name="Clear selection").click()
+    page.get_by_role("link", name=f"Open run {runs[59]}").click()
+    page.wait_for_url(f"**/train?run={runs[59]}", timeout=30_000)
