@@ -17,6 +17,7 @@ from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import CellState, State
 
 NOISE = "within the seed noise"
+_REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
                 arm, tuple(by_arm[arm.name]), statistics, comparison,
                 _parameters(arm),
                 _median_seconds(store, by_arm[arm.name], seconds_of),
-                verdict_of(comparison, study) if comparison else "reference" if arm.name == references[arm.name] else "",
+                verdict_of(comparison, study) if comparison else _REFERENCE if arm.name == references[arm.name] else "",
             )
         )  # fmt: skip
     return Results(study, tuple(arms), state.done, _together(study, arms))
