@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlae_lab.cli.output import UsageError, current_owner, find_store, print_result, store_of
 from mlae_lab.cli.study import follow, seeds_of, time_text, values_of_text
@@ -43,7 +44,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     if args.table is None:
-        if args.start or args.show:
+        if args.start or args.show or args.tasks or args.rows or args.epochs:
             raise UsageError(f"no table is named: choose one of {', '.join(KEYS)}")
         return _list(args)
     if args.table.lower() == "table3" and not args.start:
@@ -59,7 +60,10 @@ def _paper(args: argparse.Namespace) -> int:
     if args.detach:
         return print_result(args, {"study": stored.id, "runs": stored.study.runs}, stored.id)
     print(f"study {stored.id}: {stored.study.title}; Ctrl-C leaves it running", flush=True)
-    return follow(args, store, stored.id)
+    status = follow(args, store, stored.id)
+    if not args.json and (state := studies.state(store, stored.id)).is_over:
+        print("\n".join(["", *result_lines(paper_studies.table_results(store, state))]), flush=True)
+    return status
 
 
 def _planned(args: argparse.Namespace, key: str) -> TableStudy:
@@ -81,26 +85,30 @@ def _list(args: argparse.Namespace) -> int:
     store = find_store(args)
     stored = paper_studies.stored_tables(store.studies()) if store else {}
     seeds = _seeds(args.seeds)
-    rows, counted_before = [], set()
+    rows: list[dict[str, Any]] = []
+    counted_before: set = set()
     for key in KEYS:
         table = printed_table(key)
         row = {"table": key, "title": table.title, "means_of": table.means_of, "refused": REFUSED.get(key, "")}
         if key in RUNNABLE:
-            arms = table_arms(key)
-            tasks, missing = paper_studies.table_tasks(key, values_of_text(args.tasks) if args.tasks else ())
+            tasks, missing = paper_studies.table_tasks(key)
             on = backbone(args.backbone or paper_studies.table_backbone(tasks))
             own = paper_studies.trainings(key, tasks, on)
-            new = own - counted_before
-            counted_before |= own
             row |= {
-                "rows": len(arms.rows), "tasks": list(tasks), "stand_in": catalog.task(tasks[0]).bundled,
-                "missing": list(missing), "of_the_paper": len(arms.tasks), "runs": len(own) * len(seeds), "new_runs": len(new) * len(seeds),
+                "rows": len(table_arms(key).rows),
+                "tasks": list(tasks),
+                "stand_in": catalog.task(tasks[0]).bundled,
+                "tasks_of_paper": len(table_arms(key).tasks),
+                "missing": list(missing),
+                "runs": len(own) * len(seeds),
+                "new_runs": len(own - counted_before) * len(seeds),
                 "studies": [
                     {"study": entry.id, "done": studies.state(store, entry.id).done, "runs": entry.study.runs}
                     for entry in stored.get(key, ())
                     if store is not None
                 ],
-            }  # fmt: skip
+            }
+            counted_before |= own
         rows.append(row)
     total = len(counted_before) * len(seeds)
     lines = [f"{'table':<9}{'rows':>4}{'ready':>8}{'runs':>7}{'new':>6}  {'done':<12}what it shows"]
@@ -111,8 +119,9 @@ def _list(args: argparse.Namespace) -> int:
             lines.append(f"{row['table']:<9}{'':39}{row['title']} (parameters only)")
         else:
             done = ", ".join(f"{entry['done']}/{entry['runs']}" for entry in row["studies"]) or "–"
-            kind = f" (stand-in: {counted(len(row['tasks']), 'bundled task')})" if row["stand_in"] else ""
-            ready = f"{row['of_the_paper'] - len(row['missing'])}/{row['of_the_paper']}"
+            bundled = counted(len(row["tasks"]), "bundled task")
+            kind = f" (stand-in: {bundled})" if row["stand_in"] else ""
+            ready = f"{row['tasks_of_paper'] - len(row['missing'])}/{row['tasks_of_paper']}"
             lines.append(
                 f"{row['table']:<9}{row['rows']:>4}{ready:>8}{row['runs']:>7}{row['new_runs']:>6}  "
                 f"{done:<12}{row['title']}{kind}"
@@ -219,9 +228,9 @@ def result_lines(results: TableResults) -> list[str]:
             lines.append(f"  {choice.task:<22}  {ours[0]:>5}  {p:>5}  {ours[1]:>6}  {λ:>6}")
     else:
         few = len(results.columns) <= _MANY_TASKS + 1
-        columns = results.columns if few else tuple(c for c in results.columns if c == MEAN or not _is_task(c))
+        columns = results.columns if few else tuple(name for name in results.columns if name not in results.tasks)
         width = max(map(len, results.rows))
-        titles = [catalog.task(c).title if _is_task(c) else c for c in columns]
+        titles = [catalog.task(name).title if name in results.tasks else name for name in columns]
         lines.append(f"  {'':<{width}}  " + "  ".join(f"{title[:22]:<22}" for title in titles))
         lines.append(f"  {'row':<{width}}  " + "  ".join(f"{'ours':>6}{'paper':>8}{'diff.':>8}" for _ in columns))
         for row in results.rows:
@@ -241,14 +250,10 @@ def result_lines(results: TableResults) -> list[str]:
     return [*lines, results.arms.table.note]
 
 
-def _is_task(column: str) -> bool:
-    return any(column == task.name for task in catalog.TASKS)
-
-
 def _cells_text(cell: Compared, measure: str) -> str:
     digits = 3 if measure == "similarity" else 1
     ours = "–" if cell.ours is None else f"{cell.ours.mean:.{digits}f}"
-    paper = "–" if cell.paper is None else f"{cell.paper.value:g}"
+    paper = "–" if cell.paper is None else cell.paper.text
     difference = "–" if cell.difference is None else points(cell.difference, signed=True)
     return f"{ours:>6}{paper:>8}{difference:>8}"
 

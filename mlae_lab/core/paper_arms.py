@@ -212,12 +212,12 @@ def table_arms(key: str) -> TableArms:
         rows = tuple(_row(row, "component", part) for row, part in zip(table.rows, _COMPONENTS, strict=True))
     elif key == "table10":
         sweeps = [row for sweep in ("table15", "table14") for row in printed_table(sweep).rows]
-        rows = tuple(TableRow(row.name, {}, *row.name.split(" = ")) for row in sweeps)
+        rows = tuple(TableRow(row.name, {}, *_setting(row)) for row in sweeps)
     elif key in ("table12", "table13"):
         kind, at = ("rank", 1) if key == "table12" else ("experts", 0)
         rows = tuple(_row(row, kind, row.name.split()[at]) for row in table.rows)
     elif key in ("table14", "table15"):
-        rows = tuple(_row(row, *row.name.split(" = ")) for row in table.rows)
+        rows = tuple(_row(row, *_setting(row)) for row in table.rows)
     else:
         rows = tuple(_row(row, "figure", _FIGURE_ROWS[row.name]) for row in table.rows)
     tasks = FGVC if key in ("table2", "table11") else ("cifar",) if key == "fig5" else VTAB
@@ -226,6 +226,12 @@ def table_arms(key: str) -> TableArms:
         table, _QUESTIONS[key], tasks, rows, _REFERENCES[key], "val" if key == "table10" else "test", measure, left_out,
         _NOTES.get(key, ""),
     )  # fmt: skip
+
+
+def _setting(row: PrintedRow) -> tuple[str, str]:
+    """What a sweep varies and the value of a row: ("p", "0.5")."""
+    kind, _, value = row.name.partition(" = ")
+    return kind, value
 
 
 def _row(row: PrintedRow, kind: str, value: str) -> TableRow:

@@ -29,6 +29,11 @@ class Cell:
     table: str
     note: str = ""
 
+    @property
+    def text(self) -> str:
+        """The number as the paper prints it, with at least one decimal."""
+        return f"{self.value:.1f}" if round(self.value, 1) == self.value else f"{self.value:g}"
+
 
 @dataclass(frozen=True)
 class PrintedRow:

@@ -35,6 +35,7 @@ from mlae_lab.core.paper_arms import (
 from mlae_lab.core.paper_tables import KEYS, MEAN, Cell, label_of, mean_of_groups, printed_table
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, seed_statistics
 from mlae_lab.core.study import Arm, Study
+from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located, ready
 from mlae_lab.locations import weights_file
 from mlae_lab.runs import diversity, studies
@@ -299,6 +300,11 @@ class TableResults:
     differs: tuple[str, ...]
     choices: tuple[Choice, ...] = ()
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The columns that are tasks."""
+        return tuple(column for column in self.columns if column not in (MEAN, *GROUPS))
+
     def to_reference(self, row: str, column: str = MEAN) -> tuple[float | None, float | None]:
         """The difference of a row to the reference: of ours, and of the paper's."""
         own, base = self.cells[row, column], self.cells[self.reference, column]
@@ -383,10 +389,16 @@ def _printed(asked: TableArms, row: TableRow, column: str, tasks: Sequence[str])
         return None if value is None else Cell(value, label, f"row {row.name}")
     printed = {task: row.printed[task] for task in tasks if task in row.printed}
     if column == MEAN and printed and len(printed) == len(tasks) < len(asked.tasks):
-        return Cell(round(mean_of_groups(printed) or fmean(printed.values()), 2), label, f"over {len(printed)} tasks")
+        return Cell(
+            round(mean_of_groups(printed) or fmean(printed.values()), 2), label, f"over {counted(len(printed), 'task')}"
+        )
     if column not in row.printed:
         return None
-    return Cell(row.printed[column], label, "" if len(tasks) == len(asked.tasks) else f"over {len(asked.tasks)} tasks")
+    return Cell(
+        row.printed[column],
+        label,
+        "" if len(tasks) == len(asked.tasks) else f"over {counted(len(asked.tasks), 'task')}",
+    )
 
 
 def _claim(ours: SeedStatistics | None, paper: Cell | None) -> str:

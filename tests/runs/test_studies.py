@@ -296,7 +296,9 @@ def test_with_several_tasks_every_arm_is_compared_with_the_reference_of_its_task
     for cell in studies.state(store, stored.id).cells:
         if cell.arm in accuracies:
             assert cell.run is not None
-            measured(store, cell.run, 10.0, accuracies[cell.arm] + (1.5 * cell.seed if "0.3" in cell.arm else cell.seed))
+            measured(
+                store, cell.run, 10.0, accuracies[cell.arm] + (1.5 * cell.seed if "0.3" in cell.arm else cell.seed)
+            )
     results = study_results.results(store, studies.state(store, stored.id))
     assert [result.verdict for result in results.arms][::2] == ["reference", "reference"]
     comparison = results.of("Digits, p = 0.3").comparison
