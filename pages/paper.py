@@ -1,4 +1,4 @@
-"""Paper: the tables of the paper, or one of them (`?table=table4`), as studies beside the printed numbers."""
+"""Paper: the tables of the paper, or one of them (`?table=table4`), as studies next to the printed numbers."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ if name := st.query_params.get("table"):
         st.warning(visitor.sentence(error))
     link("paper", "All tables")
 else:
-    page.heading("Paper", "The tables of the paper, trained here as studies, beside the printed numbers.")
+    page.heading("Paper", "The tables of the paper, trained here as studies, next to the printed numbers.")
     draw_tables()

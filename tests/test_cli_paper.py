@@ -1,4 +1,4 @@
-"""The command `paper`: list, plan, start, and results beside the printed numbers."""
+"""The command `paper`: list, plan, start, and results next to the printed numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(tmp_path: Path, capsy
     assert "Bundled stand-in of Table 12" in out
     assert "of 16 runs 0 are there: 16 to run" in out
     assert main(["paper", "table3", "--json", *place]) == 0
-    assert printed_json(capsys)["rows"][-1] == {"row": "MLAE (Ours)", "ours": 0, "paper": None}
+    assert printed_json(capsys)["rows"][-1] == {"row": "MLAE (Ours)", "added": 0, "paper": None}
     assert not store.exists()
 
 
@@ -60,23 +60,24 @@ def test_a_table_is_trained_and_shown_and_another_one_reuses_its_runs(
     store: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = ["--store", str(store.folder)]
-    assert main(["paper", "fig5", "--start", *SMALL, *place]) == 0
+    assert main(["paper", "table1", "--rows", "Linear", "--start", *SMALL, *place]) == 0
     out = capsys.readouterr().out
-    assert "2 of 2 runs" in out
+    assert "1 of 1 runs" in out
     assert "No claim about the paper's numbers: another task, other weights (lab_vit_12x128.random)." in out
-    assert main(["paper", "fig5", "--show", "--json", *place]) == 0
+    assert main(["paper", "table1", "--show", "--json", *place]) == 0
     shown = printed_json(capsys)
-    assert [row["row"] for row in shown["rows"]] == ["LoRA", "MLAE"]
-    for row in shown["rows"]:
-        cell = row["cells"]["digits"]
-        assert 0 < cell["ours"] < 1
-        assert (cell["paper"], cell["difference"], cell["claim"]) == (None, None, "")
-    assert main(["paper", "table5", "--json", *SMALL, *place]) == 0
+    (row,) = shown["rows"]
+    cell = row["cells"]["mean"]
+    assert 0 < cell["ours"] < 100
+    assert (cell["paper"], cell["source"], cell["seeds"], cell["claim"]) == (57.6, "Table 1", 1, "")
+    assert cell["difference"] == pytest.approx(cell["ours"] - 57.6)
+    assert main(["paper", "table11", "--rows", "linear; Bias", "--json", *SMALL, *place]) == 0
     plan = printed_json(capsys)
-    assert (plan["runs"], plan["reused"], plan["to_run"]) == (4, 2, 2)
-    assert main(["paper", "fig5", "--start", "--detach", "--json", *SMALL, *place]) == 0
-    assert printed_json(capsys) == {"study": shown["study"], "runs": 2}
-    assert len(store.runs()) == 2
+    assert (plan["runs"], plan["reused"], plan["to_run"]) == (2, 1, 1)
+    again = ["paper", "table1", "--rows", "Linear", "--start", "--detach", "--json"]
+    assert main([*again, *SMALL, *place]) == 0
+    assert printed_json(capsys) == {"study": shown["study"], "runs": 1}
+    assert len(store.runs()) == 1
 
 
 @pytest.mark.parametrize(

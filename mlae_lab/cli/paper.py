@@ -1,4 +1,4 @@
-"""`paper`: the tables of the paper, what each would train here, and the results beside the printed numbers."""
+"""`paper`: the tables of the paper, what each would train here, and the results next to the printed numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _MANY_TASKS = 4  # more are not shown one by one in a terminal
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `paper`. command: creates a subparser."""
-    parser = command("paper", _paper, "train a table of the paper as a study; show ours beside its numbers", store=True)
+    parser = command(
+        "paper", _paper, "train a table of the paper as a study; show ours next to its numbers", store=True
+    )
     parser.add_argument("table", nargs="?", metavar="TABLE", help=f"{', '.join(KEYS)}; without it: list all")
     parser.add_argument("--tasks", metavar="T,...", help="tasks of the table, or bundled ones (default: those ready)")
     parser.add_argument("--rows", metavar="ROW;...", help="rows of the table, separated by semicolons (default: all)")
@@ -38,7 +40,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--dry-run", action="store_true", help="print rows, runs and time, and start nothing; the default"
     )
     action.add_argument("--start", action="store_true", help="start the runs that are missing")
-    action.add_argument("--show", action="store_true", help="print the newest results beside the paper's numbers")
+    action.add_argument("--show", action="store_true", help="print the newest results next to the paper's numbers")
     parser.add_argument("--detach", action="store_true", help="with --start: print the study's id and return at once")
 
 
@@ -157,11 +159,11 @@ def _print_plan(args: argparse.Namespace, planned: TableStudy) -> int:
 
 
 def _runs_by_row(plan: Plan, planned: TableStudy) -> dict[str, tuple[int, int]]:
-    """Row to its number of runs and of those that are there. A row without an arm of its own has none."""
+    """Row to its number of runs and of those that are present. A row that shares its arm with another row has none."""
     row_of = {arm.name: dict(arm.values)["row"] for arm in planned.study.arms}
     runs = Counter(row_of[cell.arm] for cell, _ in plan.entries)
-    there = Counter(row_of[cell.arm] for cell, run in plan.entries if run is not None)
-    return {row.name: (runs[row.name], there[row.name]) for row in planned.arms.rows if row.name in row_of.values()}
+    present = Counter(row_of[cell.arm] for cell, run in plan.entries if run is not None)
+    return {row.name: (runs[row.name], present[row.name]) for row in planned.arms.rows if row.name in row_of.values()}
 
 
 def _plan_lines(
@@ -178,10 +180,10 @@ def _plan_lines(
         f"{counted(len(study.seeds), 'seed')} · {settings.badge.protocol}",
     ]
     width = max(map(len, by_row))
-    lines.append(f"  {'row':<{width}}  runs  there  {'paper':>6}")
-    for row, (runs, there) in by_row.items():
+    lines.append(f"  {'row':<{width}}  runs  present  {'paper':>6}")
+    for row, (runs, present) in by_row.items():
         printed = planned.arms.row(row).printed.get(MEAN)
-        lines.append(f"  {row:<{width}}  {runs:>4}  {there:>5}  {'–' if printed is None else printed:>6}")
+        lines.append(f"  {row:<{width}}  {runs:>4}  {present:>7}  {'–' if printed is None else printed:>6}")
     lines += [f"  left out: {row} ({reason})" for row, reason in planned.arms.left_out]
     lines.append(
         f"of {counted(study.runs, 'run')} {plan.reused} {'is' if plan.reused == 1 else 'are'} there: "
@@ -222,10 +224,12 @@ def result_lines(results: TableResults) -> list[str]:
     if results.choices:
         lines.append(f"  {'task':<22}  {'p':>5}  {'paper':>5}  {'λ':>6}  {'paper':>6}")
         for choice in results.choices:
-            ours = (f"{choice.ours.drop_rate:g}", f"{choice.ours.coefficient_init:g}") if choice.ours else ("–", "–")
+            chosen = (
+                (f"{choice.result.drop_rate:g}", f"{choice.result.coefficient_init:g}") if choice.result else ("–", "–")
+            )
             paper = choice.paper and (f"{choice.paper.drop_rate:g}", f"{choice.paper.coefficient_init:g}")
             p, λ = paper or ("–", "–")
-            lines.append(f"  {choice.task:<22}  {ours[0]:>5}  {p:>5}  {ours[1]:>6}  {λ:>6}")
+            lines.append(f"  {choice.task:<22}  {chosen[0]:>5}  {p:>5}  {chosen[1]:>6}  {λ:>6}")
     else:
         few = len(results.columns) <= _MANY_TASKS + 1
         columns = results.columns if few else tuple(name for name in results.columns if name not in results.tasks)
@@ -252,19 +256,19 @@ def result_lines(results: TableResults) -> list[str]:
 
 def _cells_text(cell: Compared, measure: str) -> str:
     digits = 3 if measure == "similarity" else 1
-    ours = "–" if cell.ours is None else f"{cell.ours.mean:.{digits}f}"
+    result = "–" if cell.result is None else f"{cell.result.mean:.{digits}f}"
     paper = "–" if cell.paper is None else cell.paper.text
     difference = "–" if cell.difference is None else points(cell.difference, signed=True)
-    return f"{ours:>6}{paper:>8}{difference:>8}"
+    return f"{result:>6}{paper:>8}{difference:>8}"
 
 
 def _order_lines(results: TableResults, width: int) -> list[str]:
     """The differences of the means to the reference, ours and the paper's: comparable in kind if not in size."""
     lines = []
     for row in results.rows:
-        ours, paper = results.to_reference(row)
-        if row != results.reference and ours is not None and paper is not None:
-            lines.append(f"  {row:<{width}}  {points(ours, signed=True):>6}{points(paper, signed=True):>8}")
+        result, paper = results.to_reference(row)
+        if row != results.reference and result is not None and paper is not None:
+            lines.append(f"  {row:<{width}}  {points(result, signed=True):>6}{points(paper, signed=True):>8}")
     return [f"difference of the mean to {results.reference}: ours, the paper's", *lines] if lines else []
 
 
@@ -276,8 +280,8 @@ def _added_parameters(args: argparse.Namespace) -> int:
     ]
     for row in rows:
         paper = "–" if row.paper is None else f"{row.paper:g}"
-        difference = "–" if row.paper is None else f"{row.ours - row.paper:+.2f}"
-        lines.append(f"  {row.row:<14}{row.ours:>8.3f}{paper:>8}{difference:>8}")
+        difference = "–" if row.paper is None else f"{row.added - row.paper:+.2f}"
+        lines.append(f"  {row.row:<14}{row.added:>8.3f}{paper:>8}{difference:>8}")
     lines += [f"Not trained: {REFUSED['table3']}.", printed_table("table3").note]
     data = {"table": "table3", "refused": REFUSED["table3"], "rows": [vars(row) for row in rows]}
     return print_result(args, data, "\n".join(lines))

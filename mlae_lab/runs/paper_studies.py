@@ -1,4 +1,4 @@
-"""The tables of the paper as studies of a store: what each would train, and its results beside the printed numbers.
+"""The tables of the paper as studies of a store: what each would train, and its results next to the printed numbers.
 
 A table is trained on those of its tasks whose images are on this machine, with the paper's weights if they are there.
 Without any of them it is trained on the bundled tasks and the bundled backbone; its study is then called a stand-in.
@@ -91,7 +91,7 @@ def resolved(text: str) -> str:
 
 
 def table_tasks(key: str, wanted: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The tasks that a table is trained on, and those of its own that are not ready.
+    """The tasks that a table is trained on, and those that are not ready.
 
     Args:
         key: Of the table.
@@ -143,14 +143,14 @@ def table_study(
         ConfigError: A choice that the table does not have.
         DataError: The images of a task are not ready.
     """
-    asked = table_arms(key)
+    definition = table_arms(key)
     chosen, missing = table_tasks(key, tasks)
     on = catalog.backbone(backbone or table_backbone(chosen))
-    selected = _selected(asked, rows)
-    reference = asked.reference if asked.reference in [row.name for row in selected] else selected[0].name
+    selected = _selected(definition, rows)
+    reference = definition.reference if definition.reference in [row.name for row in selected] else selected[0].name
     arms: dict[tuple[str, Training], Arm] = {}
     for task in chosen:
-        base = located(table_base(task, on.name, asked.protocol))
+        base = located(table_base(task, on.name, definition.protocol))
         for row in selected:
             training = row.training(task, on)
             if (task, training) not in arms:
@@ -158,35 +158,35 @@ def table_study(
                 values = ((_TABLE, key), (_ROW, row.name), ("task", task))
                 arms[task, training] = Arm(_arm_name(row.name, task, len(chosen)), values, config)
     is_stand_in = catalog.task(chosen[0]).bundled
-    label = asked.table.label
+    label = definition.table.label
     title = f"Bundled stand-in of {label}" if is_stand_in else f"{label} of the MLAE paper"
-    notes = _notes(asked, [arm.config for arm in arms.values()], is_stand_in)
+    notes = _notes(definition, [arm.config for arm in arms.values()], is_stand_in)
     study = Study(
-        title=f"{title}: {asked.table.title}",
+        title=f"{title}: {definition.table.title}",
         arms=tuple(arms.values()),
         seeds=tuple(seeds),
-        question=asked.question,
+        question=definition.question,
         reference=_arm_name(reference, chosen[0], len(chosen)),
         notes=" ".join(notes),
     )
-    return TableStudy(asked, study, chosen, missing, on.name, notes)
+    return TableStudy(definition, study, chosen, missing, on.name, notes)
 
 
 def _arm_name(row: str, task: str, tasks: int) -> str:
     return f"{row}, {catalog.task(task).title}" if tasks > 1 else row
 
 
-def _selected(asked: TableArms, names: Sequence[str]) -> tuple[TableRow, ...]:
-    known = {row.name.lower(): row for row in asked.rows}
+def _selected(definition: TableArms, names: Sequence[str]) -> tuple[TableRow, ...]:
+    known = {row.name.lower(): row for row in definition.rows}
     unknown = [name for name in names if name.lower() not in known]
     if unknown:
-        listed = "; ".join(row.name for row in asked.rows)
-        raise ConfigError(f"{unknown[0][:60]!r} is no row of {asked.table.label}: choose from {listed}")
+        listed = "; ".join(row.name for row in definition.rows)
+        raise ConfigError(f"{unknown[0][:60]!r} is no row of {definition.table.label}: choose from {listed}")
     wanted = {name.lower() for name in names} or set(known)
     return tuple(row for name, row in known.items() if name in wanted)
 
 
-def _notes(asked: TableArms, configs: Iterable[RunConfig], is_stand_in: bool) -> tuple[str, ...]:
+def _notes(definition: TableArms, configs: Iterable[RunConfig], is_stand_in: bool) -> tuple[str, ...]:
     differ = list(dict.fromkeys(clause for config in configs for clause in deviations(config)))
     recipe = (
         "Each run has the lab's proposal for a short run in place of the paper's recipe."
@@ -196,14 +196,14 @@ def _notes(asked: TableArms, configs: Iterable[RunConfig], is_stand_in: bool) ->
     notes = [recipe]
     if differ:
         notes.append(f"Not comparable with the paper as it is: {', '.join(differ[:6])}.")
-    return tuple(filter(None, (*notes, asked.notes)))
+    return tuple(filter(None, (*notes, definition.notes)))
 
 
 @lru_cache(maxsize=64)
 def trainings(key: str, tasks: tuple[str, ...], on: Backbone) -> frozenset[tuple[str, str, Training]]:
     """What a table trains: (task, protocol, training); equal entries of two tables are equal runs."""
-    asked = table_arms(key)
-    return frozenset((task, asked.protocol, row.training(task, on)) for task in tasks for row in asked.rows)
+    definition = table_arms(key)
+    return frozenset((task, definition.protocol, row.training(task, on)) for task in tasks for row in definition.rows)
 
 
 def shared(planned: TableStudy) -> dict[str, int]:
@@ -226,12 +226,12 @@ def shared(planned: TableStudy) -> dict[str, int]:
 
 def stored_tables(stored: Iterable[StoredStudy]) -> dict[str, list[StoredStudy]]:
     """The studies that are tables of the paper, by key, in the given order."""
-    found: dict[str, list[StoredStudy]] = {}
+    groups: dict[str, list[StoredStudy]] = {}
     for entry in stored:
         keys = {dict(arm.values).get(_TABLE, "") for arm in entry.study.arms}
         if len(keys) == 1 and (key := keys.pop()) in RUNNABLE:
-            found.setdefault(key, []).append(entry)
-    return found
+            groups.setdefault(key, []).append(entry)
+    return groups
 
 
 def start(store: RunStore, planned: TableStudy, owner: str = "") -> StoredStudy:
@@ -248,31 +248,31 @@ def start(store: RunStore, planned: TableStudy, owner: str = "") -> StoredStudy:
 
 @dataclass(frozen=True)
 class Compared:
-    """A cell: our result beside the paper's.
+    """A cell: our result next to the paper's.
 
     Attributes:
-        ours: Over seeds, None before the first result.
+        result: Over seeds, None before the first result.
         paper: None where the paper prints no number.
         claim: Where the paper's number lies, a clause; "" without a result of several seeds or where task, weights or
             settings differ.
     """
 
-    ours: SeedStatistics | None
+    result: SeedStatistics | None
     paper: Cell | None
     claim: str = ""
 
     @property
     def difference(self) -> float | None:
         """Ours minus the paper's."""
-        return self.ours.mean - self.paper.value if self.ours and self.paper else None
+        return self.result.mean - self.paper.value if self.result and self.paper else None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Table 10 on one task. ours: the p and λ with the highest mean accuracy on val, None before all arms have one."""
+    """Table 10 on one task. result: p and λ with the highest mean accuracy on val, None before all arms have one."""
 
     task: str
-    ours: Tuned | None
+    result: Tuned | None
     paper: Tuned | None
 
 
@@ -306,10 +306,10 @@ class TableResults:
         return tuple(column for column in self.columns if column not in (MEAN, *GROUPS))
 
     def to_reference(self, row: str, column: str = MEAN) -> tuple[float | None, float | None]:
-        """The difference of a row to the reference: of ours, and of the paper's."""
+        """The difference of a row to the reference: of our results, and of the paper's numbers."""
         own, base = self.cells[row, column], self.cells[self.reference, column]
         return (
-            own.ours.mean - base.ours.mean if own.ours and base.ours else None,
+            own.result.mean - base.result.mean if own.result and base.result else None,
             own.paper.value - base.paper.value if own.paper and base.paper else None,
         )
 
@@ -318,42 +318,42 @@ def table_results(store: RunStore, state: State) -> TableResults:
     """The results of a stored study of a table, as far as they are there."""
     study = state.stored.study
     values = [dict(arm.values) for arm in study.arms]
-    asked = table_arms(values[0][_TABLE])
+    definition = table_arms(values[0][_TABLE])
     tasks = tuple(dict.fromkeys(value["task"] for value in values))
-    arm_of = _arms_by_row(asked, study)
-    rows = tuple(row.name for row in asked.rows if any((row.name, task) in arm_of for task in tasks))
-    measured = _measured(store, state, asked.measure)
-    columns = (*tasks, *(group for group in GROUPS if any(group in row.printed for row in asked.rows)), MEAN)
+    arm_of = _arms_by_row(definition, study)
+    rows = tuple(row.name for row in definition.rows if any((row.name, task) in arm_of for task in tasks))
+    measured = _measured(store, state, definition.measure)
+    columns = (*tasks, *(group for group in GROUPS if any(group in row.printed for row in definition.rows)), MEAN)
     different = {arm.name: deviations(arm.config) for arm in study.arms}
     cells = {}
     for name in rows:
-        row = asked.row(name)
+        row = definition.row(name)
         arms = {task: arm_of[name, task] for task in tasks if (name, task) in arm_of}
         for column in columns:
             of_column = [task for task in tasks if column in (task, MEAN) or task in GROUPS.get(column, ())]
             by_seed = _over_tasks([measured.get(arms.get(task, ""), {}) for task in of_column], of_column)
-            bounds = PERCENT if asked.measure != "similarity" else (0.0, 1.0)
+            bounds = PERCENT if definition.measure != "similarity" else (0.0, 1.0)
             epochs = study.arms[0].config.epochs
-            ours = seed_statistics(epochs, list(by_seed.values()), bounds) if by_seed else None
-            paper = _printed(asked, row, column, of_column)
+            result = seed_statistics(epochs, list(by_seed.values()), bounds) if by_seed else None
+            paper = _printed(definition, row, column, of_column)
             is_like_the_paper = not any(different[arm] for arm in arms.values())
-            cells[name, column] = Compared(ours, paper, _claim(ours, paper) if is_like_the_paper else "")
+            cells[name, column] = Compared(result, paper, _claim(result, paper) if is_like_the_paper else "")
     reference = dict(study.arm(study.reference).values)[_ROW]
     return TableResults(
-        asked, state, columns, rows, cells, reference,
+        definition, state, columns, rows, cells, reference,
         tuple(dict.fromkeys(clause for clauses in different.values() for clause in clauses)),
-        _choices(asked, tasks, cells) if asked.measure == "choice" else (),
+        _choices(definition, tasks, cells) if definition.measure == "choice" else (),
     )  # fmt: skip
 
 
-def _arms_by_row(asked: TableArms, study: Study) -> dict[tuple[str, str], str]:
+def _arms_by_row(definition: TableArms, study: Study) -> dict[tuple[str, str], str]:
     """(row, task) to the name of its arm; rows that mean the same training on a task have one arm."""
     names: dict[tuple[str, str], str] = {}
     for arm in study.arms:
         value = dict(arm.values)
         on, task = catalog.backbone(arm.config.backbone), value["task"]
-        own = asked.row(value[_ROW]).training(task, on)
-        for row in asked.rows:
+        own = definition.row(value[_ROW]).training(task, on)
+        for row in definition.rows:
             if row.name == value[_ROW] or ((row.name, task) not in names and row.training(task, on) == own):
                 names[row.name, task] = arm.name
     return names
@@ -381,14 +381,14 @@ def _over_tasks(measured: Sequence[Mapping[int, float]], tasks: Sequence[str]) -
     return {seed: average for seed, average in averages.items() if average is not None}
 
 
-def _printed(asked: TableArms, row: TableRow, column: str, tasks: Sequence[str]) -> Cell | None:
+def _printed(definition: TableArms, row: TableRow, column: str, tasks: Sequence[str]) -> Cell | None:
     """The paper's number; of an average over some of its tasks the average of their cells, where it prints them."""
-    label = asked.table.label
+    label = definition.table.label
     if column not in (MEAN, *GROUPS):
         value = row.printed.get(COUNTERPARTS.get(column, column))
         return None if value is None else Cell(value, label, f"row {row.name}")
     printed = {task: row.printed[task] for task in tasks if task in row.printed}
-    if column == MEAN and printed and len(printed) == len(tasks) < len(asked.tasks):
+    if column == MEAN and printed and len(printed) == len(tasks) < len(definition.tasks):
         return Cell(
             round(mean_of_groups(printed) or fmean(printed.values()), 2), label, f"over {counted(len(printed), 'task')}"
         )
@@ -397,33 +397,35 @@ def _printed(asked: TableArms, row: TableRow, column: str, tasks: Sequence[str])
     return Cell(
         row.printed[column],
         label,
-        "" if len(tasks) == len(asked.tasks) else f"over {counted(len(asked.tasks), 'task')}",
+        "" if len(tasks) == len(definition.tasks) else f"over {counted(len(definition.tasks), 'task')}",
     )
 
 
-def _claim(ours: SeedStatistics | None, paper: Cell | None) -> str:
-    if ours is None or paper is None or ours.interval is None or paper.note.startswith("over"):
+def _claim(result: SeedStatistics | None, paper: Cell | None) -> str:
+    if result is None or paper is None or result.interval is None or paper.note.startswith("over"):
         return ""
-    _, low, high = ours.interval
+    _, low, high = result.interval
     if low <= paper.value <= high:
         return "the paper's number is within the interval of our seeds"
     return f"the paper's number is {'below' if paper.value < low else 'above'} the interval of our seeds"
 
 
-def _choices(asked: TableArms, tasks: Sequence[str], cells: Mapping[tuple[str, str], Compared]) -> tuple[Choice, ...]:
+def _choices(
+    definition: TableArms, tasks: Sequence[str], cells: Mapping[tuple[str, str], Compared]
+) -> tuple[Choice, ...]:
     choices = []
     for task in tasks:
         best: dict[str, float] = {}
         for kind in ("p", "λ"):
             means = {
                 float(row.value): known.mean
-                for row in asked.rows
-                if row.kind == kind and (row.name, task) in cells and (known := cells[row.name, task].ours)
+                for row in definition.rows
+                if row.kind == kind and (row.name, task) in cells and (known := cells[row.name, task].result)
             }
-            if len(means) == sum(row.kind == kind for row in asked.rows):
+            if len(means) == sum(row.kind == kind for row in definition.rows):
                 best[kind] = max(means, key=lambda value: means[value])
-        ours = Tuned(best["p"], best["λ"]) if len(best) == 2 else None
-        choices.append(Choice(task, ours, TUNED.get(COUNTERPARTS.get(task, task))))
+        result = Tuned(best["p"], best["λ"]) if len(best) == 2 else None
+        choices.append(Choice(task, result, TUNED.get(COUNTERPARTS.get(task, task))))
     return tuple(choices)
 
 
@@ -435,11 +437,11 @@ def results_data(results: TableResults) -> dict:
     state = results.state
 
     def cell(entry: Compared) -> dict:
-        ours, paper = entry.ours, entry.paper
+        result, paper = entry.result, entry.paper
         return {
-            "ours": ours.mean if ours else None,
-            "interval": list(ours.interval[1:]) if ours and ours.interval else None,
-            "seeds": ours.n if ours else 0,
+            "ours": result.mean if result else None,
+            "interval": list(result.interval[1:]) if result and result.interval else None,
+            "seeds": result.n if result else 0,
             "paper": paper.value if paper else None, "source": paper.table if paper else "",
             "note": paper.note if paper else "", "difference": entry.difference, "claim": entry.claim,
         }  # fmt: skip
@@ -460,7 +462,7 @@ def results_data(results: TableResults) -> dict:
             for row in results.rows
         ],
         "choices": [
-            {"task": c.task, "ours": c.ours and vars(c.ours), "paper": c.paper and vars(c.paper)}
+            {"task": c.task, "ours": c.result and vars(c.result), "paper": c.paper and vars(c.paper)}
             for c in results.choices
         ],
         "left_out": dict(results.arms.left_out), "note": results.arms.table.note,
@@ -469,10 +471,10 @@ def results_data(results: TableResults) -> dict:
 
 @dataclass(frozen=True)
 class AddedParameters:
-    """A row of Table 3: parameters that a method adds to ViT-B/16 at inference, in millions; ours are counted."""
+    """A row of Table 3: parameters that a method adds to ViT-B/16 at inference, in millions; `added` is counted."""
 
     row: str
-    ours: float
+    added: float
     paper: float | None
 
 

@@ -1,4 +1,4 @@
-"""The tables of the paper: a list, and for one its results beside the printed numbers and what it would start."""
+"""The tables of the paper: a list, and for one its results next to the printed numbers and what it would start."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def draw_tables() -> None:
             if key in REFUSED:
                 text = "Not trained: parameters at inference are counted"
             else:
-                asked = table_arms(key)
+                definition = table_arms(key)
                 tasks, missing = paper_studies.table_tasks(key)
                 own = paper_studies.trainings(key, tasks, backbone(paper_studies.table_backbone(tasks)))
-                text = f"{counted(len(asked.rows), 'row')} · {_ready_text(key, tasks, missing)}"
+                text = f"{counted(len(definition.rows), 'row')} · {_ready_text(key, tasks, missing)}"
                 shared = len(own & before)
                 before |= own
                 text += f" · {counted(len(own), 'arm')}"
@@ -79,16 +79,16 @@ def draw_table(text: str) -> None:
         _draw_parameters()
         return
     key = paper_studies.resolved(text)
-    asked = table_arms(key)
-    page.heading(f"{asked.table.label}: {escape(asked.table.title)}", escape(asked.question))
+    definition = table_arms(key)
+    page.heading(f"{definition.table.label}: {escape(definition.table.title)}", escape(definition.question))
     stored = paper_studies.stored_tables(stored_studies()).get(key, [])
     if stored:
         _draw_stored(stored)
     page.section("Train")
     _draw_form(key)
     page.section("The paper's numbers")
-    page.note(escape(asked.table.note))
-    for row, reason in asked.left_out:
+    page.note(escape(definition.table.note))
+    for row, reason in definition.left_out:
         page.note(f"Not trained: {escape(row)}, {escape(reason)}.")
 
 
@@ -152,7 +152,7 @@ def _draw_results(results: TableResults) -> None:
 def _draw_choices(results: TableResults) -> None:
     rows = []
     for choice in results.choices:
-        own, paper = choice.ours, choice.paper
+        own, paper = choice.result, choice.paper
         rows.append(
             (
                 escape(catalog.task(choice.task).title),
@@ -180,7 +180,7 @@ def _draw_cells(results: TableResults) -> None:
         rows.append(
             (
                 escape(row) + (" (reference)" if is_reference else ""),
-                mean_text(cell.ours, digits).replace(" ", "\u00a0") if cell.ours else "–",
+                mean_text(cell.result, digits).replace(" ", "\u00a0") if cell.result else "–",
                 cell.paper.text if cell.paper else "–",
                 "–" if cell.difference is None else points(cell.difference, signed=True),
                 "" if is_reference else "–" if own is None else f"{own:+.{digits}f}".replace("-", "−"),
@@ -203,8 +203,8 @@ def _draw_parameters() -> None:
         ("Row", "Ours, M", "Paper, M", "Difference"),
         [
             (
-                escape(row.row), f"{row.ours:.3f}", "–" if row.paper is None else f"{row.paper:g}",
-                "–" if row.paper is None else points(row.ours - row.paper, signed=True),
+                escape(row.row), f"{row.added:.3f}", "–" if row.paper is None else f"{row.paper:g}",
+                "–" if row.paper is None else points(row.added - row.paper, signed=True),
             )
             for row in paper_studies.added_parameters()
         ],
@@ -217,9 +217,9 @@ def _draw_parameters() -> None:
 
 
 def _draw_form(key: str) -> None:
-    asked = table_arms(key)
+    definition = table_arms(key)
     proposed, missing = paper_studies.table_tasks(key)
-    ready = [name for name in asked.tasks if name not in missing]
+    ready = [name for name in definition.tasks if name not in missing]
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         tasks = st.multiselect(
             "Tasks", [*ready, *STAND_INS], list(proposed), format_func=lambda name: catalog.task(name).title,

@@ -27,7 +27,7 @@ def test_the_list_says_what_is_ready_and_shared(store: RunStore) -> None:
     assert "Not trained: parameters at inference are counted" in shown
 
 
-def test_a_table_starts_and_its_results_stand_beside_the_paper(store: RunStore) -> None:
+def test_a_table_starts_and_its_results_are_compared_with_the_paper(store: RunStore) -> None:
     at = opened(table="table13")
     assert "trained" not in html(at)
     at.multiselect[0].set_value(["dsprites_loc_rendered"])

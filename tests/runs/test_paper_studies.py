@@ -1,4 +1,4 @@
-"""Tables of the paper as studies of a store: what starts, what is shared, what stands beside the printed numbers."""
+"""Tables of the paper as studies of a store: what starts, what is shared, results compared with the printed numbers."""
 
 from __future__ import annotations
 
@@ -96,22 +96,22 @@ def test_a_second_table_reuses_the_runs_of_the_first_and_a_second_start_starts_n
     assert {key: len(entries) for key, entries in stored.items()} == {"table12": 1, "table13": 1}
 
 
-def test_results_stand_beside_the_paper_without_a_claim_where_task_and_weights_differ(store: RunStore) -> None:
+def test_results_are_compared_with_the_paper_without_a_claim_where_task_and_weights_differ(store: RunStore) -> None:
     stored = paper_studies.start(store, small("table14", tasks=["dsprites_loc_rendered", "digits"], seeds=[0, 1]))
     values = {arm.name: 80.0 for arm in stored.study.arms}
     through(store, stored, {**values, "λ = 2, dSprites-Loc, rendered": 90.0, "λ = 4, Digits": 70.0})
     results = paper_studies.table_results(store, studies.state(store, stored.id))
     assert results.columns == ("dsprites_loc_rendered", "digits", MEAN)
     cell = results.cells["λ = 2", "dsprites_loc_rendered"]
-    assert cell.ours is not None
+    assert cell.result is not None
     assert cell.paper is not None
-    assert (cell.ours.mean, cell.paper.value, cell.paper.table) == (90.5, 87.7, "Table 14")
+    assert (cell.result.mean, cell.paper.value, cell.paper.table) == (90.5, 87.7, "Table 14")
     assert cell.difference == pytest.approx(2.8)
     assert results.cells["λ = 2", "digits"].paper is None
     mean = results.cells["λ = 2", MEAN]
-    assert mean.ours is not None
+    assert mean.result is not None
     assert mean.paper is not None
-    assert (mean.ours.mean, mean.ours.n, mean.paper.value, mean.paper.note) == (85.5, 2, 78.1, "over 19 tasks")
+    assert (mean.result.mean, mean.result.n, mean.paper.value, mean.paper.note) == (85.5, 2, 78.1, "over 19 tasks")
     assert results.to_reference("λ = 2") == pytest.approx((5.0, -0.2))
     assert {entry.claim for entry in results.cells.values()} == {""}
     assert results.differs == ("another task", "other weights (lab_vit_12x128)")
@@ -156,7 +156,7 @@ def test_rows_that_are_one_training_on_a_task_have_one_arm(store: RunStore) -> N
     results = paper_studies.table_results(store, studies.state(store, stored.id))
     assert len(results.rows) == 12
     (choice,) = results.choices
-    assert choice.ours == Tuned(0.3, 0.125)
+    assert choice.result == Tuned(0.3, 0.125)
     assert choice.paper is None
 
 
@@ -169,13 +169,13 @@ def test_figures_compare_the_similarity_of_experts(store: RunStore) -> None:
         )
         measured(store, cell.run, 90.0)
     results = paper_studies.table_results(store, studies.state(store, stored.id))
-    means = {row: ours.mean for row in results.rows if (ours := results.cells[row, "digits"].ours)}
+    means = {row: known.mean for row in results.rows if (known := results.cells[row, "digits"].result)}
     assert means == {"LoRA": 0.5, "MLAE": 0.25}
     assert results.to_reference("MLAE", "digits") == (-0.25, None)
 
 
 def test_parameters_at_inference_are_counted() -> None:
-    rows = {row.row: row.ours for row in paper_studies.added_parameters()}
+    rows = {row.row: row.added for row in paper_studies.added_parameters()}
     assert rows["MLAE (Ours)"] == rows["LoRA"] == 0
     assert rows["Adapter"] == pytest.approx(0.157, abs=1e-3)
 
