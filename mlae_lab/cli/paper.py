@@ -11,7 +11,7 @@ from mlae_lab.cli.output import UsageError, current_owner, find_store, print_res
 from mlae_lab.cli.study import follow, seeds_of, time_text, values_of_text
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import backbone
-from mlae_lab.core.paper_arms import REFUSED, RUNNABLE, table_arms
+from mlae_lab.core.paper_arms import PAPER_BACKBONE, REFUSED, RUNNABLE, table_arms
 from mlae_lab.core.paper_tables import KEYS, MEAN, label_of, printed_table
 from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.units import format_bytes
@@ -196,6 +196,8 @@ def _plan_lines(
         few = ", ".join(planned.missing[:_MANY_TASKS])
         more = f" and {len(planned.missing) - _MANY_TASKS} more" if len(planned.missing) > _MANY_TASKS else ""
         lines.append(f"no images here of {few}{more}: `{PROGRAM} fetch {planned.missing[0]}`")
+    if planned.wants_weights:
+        lines.append(f"no weights of the paper here: `{PROGRAM} fetch {PAPER_BACKBONE}`")
     lines += [time_text(plan), f"minimum memory {format_bytes(plan.memory)}, without the images", *planned.notes]
     return [*lines, f"`--start` starts it, `{PROGRAM} paper {planned.arms.table.key} --show` compares"]
 

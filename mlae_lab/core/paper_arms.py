@@ -292,8 +292,8 @@ def deviations(config: RunConfig) -> tuple[str, ...]:
     clauses = []
     if task(config.task).name not in (*VTAB, *FGVC):
         clauses.append("another task")
-    elif not config.data_label.startswith(("VTAB-1k", "FGVC")) or "," in config.data_label:
-        clauses.append(f"other images ({config.data_label or 'unchecked'})")
+    elif config.data_label not in ("", "VTAB-1k", "FGVC"):  # empty: not looked at yet
+        clauses.append(f"other images ({config.data_label})")
     if config.backbone != PAPER_BACKBONE or config.weights:
         clauses.append(f"other weights ({config.badge.weights})")
     if config.protocol != "test":

@@ -7,7 +7,7 @@ Equal runs of several tables are one run, because a study reuses what the store 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean
@@ -75,6 +75,11 @@ class TableStudy:
         """Whether it is trained on bundled tasks, in place of the paper's."""
         return catalog.task(self.tasks[0]).bundled
 
+    @property
+    def wants_weights(self) -> bool:
+        """Whether the paper's weights would make it comparable and are not here."""
+        return not self.is_stand_in and self.backbone != PAPER_BACKBONE and not weights_file(PAPER_BACKBONE).exists()
+
 
 def resolved(text: str) -> str:
     """The key of the table that a text names: Tables 6 to 9 print the means of Tables 12 to 15.
@@ -128,6 +133,7 @@ def table_study(
     seeds: Sequence[int] = SEEDS,
     epochs: int | None = None,
     backbone: str = "",
+    complete: Callable[[RunConfig], RunConfig] = located,
 ) -> TableStudy:
     """A table as a study.
 
@@ -138,6 +144,7 @@ def table_study(
         seeds: Of the runs.
         epochs: In place of those of the recipes.
         backbone: Its name, "" for the one of `table_backbone`.
+        complete: Finds the images of a task, which takes seconds if they are many.
 
     Raises:
         ConfigError: A choice that the table does not have.
@@ -150,7 +157,7 @@ def table_study(
     reference = definition.reference if definition.reference in [row.name for row in selected] else selected[0].name
     arms: dict[tuple[str, Training], Arm] = {}
     for task in chosen:
-        base = located(table_base(task, on.name, definition.protocol))
+        base = complete(table_base(task, on.name, definition.protocol))
         for row in selected:
             training = row.training(task, on)
             if (task, training) not in arms:
@@ -228,9 +235,12 @@ def stored_tables(stored: Iterable[StoredStudy]) -> dict[str, list[StoredStudy]]
     """The studies that are tables of the paper, by key, in the given order."""
     groups: dict[str, list[StoredStudy]] = {}
     for entry in stored:
-        keys = {dict(arm.values).get(_TABLE, "") for arm in entry.study.arms}
-        if len(keys) == 1 and (key := keys.pop()) in RUNNABLE:
-            groups.setdefault(key, []).append(entry)
+        values = [dict(arm.values) for arm in entry.study.arms]
+        key = values[0].get(_TABLE, "")
+        if key in RUNNABLE:
+            known = {row.name for row in table_arms(key).rows}  # another version may have had other rows
+            if all(value.get(_TABLE) == key and value.get(_ROW) in known for value in values):
+                groups.setdefault(key, []).append(entry)
     return groups
 
 

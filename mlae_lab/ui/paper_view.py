@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
 import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import backbone
-from mlae_lab.core.paper_arms import REFUSED, STAND_INS, table_arms
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.paper_arms import PAPER_BACKBONE, REFUSED, STAND_INS, table_arms
 from mlae_lab.core.paper_tables import KEYS, MEAN, label_of, printed_table
 from mlae_lab.core.seed_statistics import mean_text, points
 from mlae_lab.core.study import MAX_SEEDS
 from mlae_lab.data.listing import counted
+from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paper_studies, studies
@@ -236,19 +239,33 @@ def _draw_form(key: str) -> None:
     try:
         planned = queries.shared(
             ("paper_study", key, *tasks, seeds, epochs),
-            lambda: paper_studies.table_study(key, tasks, seeds=range(seeds), epochs=epochs and int(epochs)),
+            lambda: _planned(key, tasks, seeds, epochs, lambda config: config),
             _PLAN_SECONDS,
         )
     except LabError as error:
         st.warning(visitor.sentence(error))
         return
-    _draw_plan(planned)
+    _draw_plan(planned, lambda: _planned(key, tasks, seeds, epochs, located))
     command = f"{PROGRAM} paper {key} --tasks {','.join(tasks)} --seeds {seeds}"
     with st.expander("Equivalent command"):
         page.command(f"{command}{f' --epochs {int(epochs)}' if epochs else ''} --start")
 
 
-def _draw_plan(planned: TableStudy) -> None:
+def _planned(
+    key: str, tasks: list[str], seeds: int, epochs: float | None, complete: Callable[[RunConfig], RunConfig]
+) -> TableStudy:
+    return paper_studies.table_study(
+        key, tasks, seeds=range(seeds), epochs=None if epochs is None else int(epochs), complete=complete
+    )
+
+
+def _draw_plan(planned: TableStudy, with_images: Callable[[], TableStudy]) -> None:
+    """What a table would start, and the button that starts it.
+
+    Args:
+        planned: The table without the labels of its images, which decide what can be reused.
+        with_images: The same with them, for the start.
+    """
     study = planned.study
     plan = queries.shared(
         ("study_plan", study.hash),
@@ -259,8 +276,8 @@ def _draw_plan(planned: TableStudy) -> None:
     shared = len(paper_studies.shared(planned))
     page.facts(
         ("Arms × seeds", f"{len(study.arms)} × {len(study.seeds)}"),
-        ("Runs that are there", f"{plan.reused} of {study.runs}"),
-        ("To run", f"{plan.to_run}"),
+        ("Runs that are there", f"{plan.reused} of {study.runs}" if planned.is_stand_in else "known at the start"),
+        ("To run", f"{plan.to_run}" if planned.is_stand_in else f"at most {study.runs}"),
         ("Epochs", " and ".join(map(str, epochs))),
         ("Estimated time", page.seconds_text(plan.seconds) if plan.seconds else "not known" if plan.to_run else "none"),
         ("Backbone", escape(catalog.backbone(planned.backbone).title)),
@@ -269,7 +286,7 @@ def _draw_plan(planned: TableStudy) -> None:
     is_new = study.hash not in [entry.study.hash for entry in known]
     if (plan.to_run or is_new) and st.button("Start", type="primary", key="paper_start"):
         try:
-            stored = paper_studies.start(queries.store(), planned, visitor.current())
+            stored = paper_studies.start(queries.store(), with_images(), visitor.current())
         except LabError as error:
             st.error(visitor.sentence(error))
             return
@@ -279,6 +296,8 @@ def _draw_plan(planned: TableStudy) -> None:
         page.note(escape(note))
     if shared:
         page.note(f"{counted(shared, 'other table')} can reuse some of these runs.")
+    if planned.wants_weights:
+        page.note(f"The paper's weights are not here: `{PROGRAM} fetch {PAPER_BACKBONE}` downloads them.")
     _draw_missing([catalog.task(name) for name in planned.missing])
 
 

@@ -18,6 +18,7 @@ from mlae_lab.runs import paper_studies, studies
 from mlae_lab.runs.paper_studies import TableStudy, table_study
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.study_table import StoredStudy
+from tests.data.trees import make_vtab
 from tests.lab import measured
 
 pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
@@ -57,18 +58,30 @@ def test_without_images_a_table_is_trained_on_the_bundled_tasks() -> None:
 
 
 def test_images_of_the_paper_are_preferred_and_the_rest_is_missing(tmp_path: Path) -> None:
-    folder = tmp_path / "data" / "vtab-1k" / "svhn"
-    folder.mkdir(parents=True)
-    (folder / "train800.txt").write_text("images/0.png 0\n")
-    tasks, missing = paper_studies.table_tasks("table1")
-    assert tasks == ("svhn",)
-    assert len(missing) == 18
-    assert paper_studies.table_backbone(tasks) == "lab_vit_12x128"
+    make_vtab(tmp_path / "data" / "vtab-1k", "svhn", classes=10)
+    planned = table_study("table15", rows=["p = 0", "p = 0.5"])
+    assert planned.study.title == "Table 15 of the MLAE paper: Drop probability"
+    assert (planned.tasks, len(planned.missing), planned.backbone) == (("svhn",), 18, "lab_vit_12x128")
+    assert planned.wants_weights
+    assert not planned.is_stand_in
+    first = planned.study.arms[0].config
+    assert (first.epochs, first.learning_rate, first.normalisation) == (500, 5e-4, "half")
+    assert first.data_label.startswith("not VTAB-1k")
+    assert any(f"other images ({first.data_label})" in note for note in planned.notes)
+    unread = table_study("table15", complete=lambda config: config)
+    assert unread.study.arms[0].config.data_label == ""
     weights = tmp_path / "data" / "weights" / PAPER_BACKBONE / "model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.touch()
-    assert paper_studies.table_backbone(tasks) == PAPER_BACKBONE
+    assert paper_studies.table_backbone(("svhn",)) == PAPER_BACKBONE
     assert paper_studies.table_backbone(("digits",)) == "lab_vit_12x128"
+
+
+def test_a_study_with_rows_of_another_version_is_no_table(store: RunStore) -> None:
+    study = small("fig5").study
+    values = (("table", "fig5"), ("row", "a row that this version does not have"), ("task", "digits"))
+    store.add_study(replace(study, arms=(replace(study.arms[0], values=values), *study.arms[1:])))
+    assert paper_studies.stored_tables(store.studies()) == {}
 
 
 def test_the_tables_share_their_equal_arms() -> None:
