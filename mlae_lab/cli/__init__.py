@@ -34,6 +34,7 @@ from mlae_lab.cli import (
     study,
     whatif,
 )
+from mlae_lab.cli import paper as paper_tables
 from mlae_lab.cli.following import follow_to_end
 from mlae_lab.cli.masks import add_mask_options, plan_of, refuse_mask_options
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
@@ -132,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     library.add(command)
     repeats.add(command)
     study.add(command)
+    paper_tables.add(command)
     errors.add(command)
     maps.add(command)
     whatif.add(command)

@@ -156,13 +156,13 @@ def _new(args: argparse.Namespace) -> int:
     if args.detach:
         return print_result(args, {"study": stored.id, "runs": study.runs, "notes": list(notes)}, stored.id)
     print(f"study {stored.id}: {len(study.arms)} arms, {len(study.seeds)} seeds; Ctrl-C leaves it running", flush=True)
-    return _follow(args, store, stored.id)
+    return follow(args, store, stored.id)
 
 
 def _described(args: argparse.Namespace) -> tuple[Study, tuple[str, ...]]:
     """The study that a file and options describe. Raises UsageError or ConfigError."""
     values: dict[str, list[str]] = {
-        name.removeprefix("factor_"): _split(value)
+        name.removeprefix("factor_"): values_of_text(value)
         for name, value in vars(args).items()
         if name.startswith("factor_") and value is not None
     }
@@ -172,7 +172,7 @@ def _described(args: argparse.Namespace) -> tuple[Study, tuple[str, ...]]:
             raise UsageError(f"--set takes NAME=VALUE: {text[:60]!r} has no =")
         if name in values or name in RESERVED:
             raise UsageError(f"--set {name[:60]} is given twice or is not a setting of a method: name each one once")
-        values[name] = _split(value)
+        values[name] = values_of_text(value)
     if "mask" in values:
         backbone = values.get("backbone", [catalog.DEFAULT_BACKBONE])[0]
         values["mask"] = [_mask(word, backbone) for word in values["mask"]]
@@ -187,7 +187,7 @@ def _described(args: argparse.Namespace) -> tuple[Study, tuple[str, ...]]:
     own = {name: getattr(args, name) for name in ("title", "question", "notes", "margin", "seed", "data", "weights")}
     data |= {name: value for name, value in own.items() if value is not None}
     if args.seeds is not None:
-        data["seeds"] = _seeds(args.seeds)
+        data["seeds"] = seeds_of(args.seeds)
     study, notes = described(data, _completed)
     return (with_reference(study, args.reference) if args.reference else study), notes
 
@@ -197,12 +197,12 @@ def _completed(config: RunConfig) -> RunConfig:
     return located(replace(config, weights=checked_weights_file(config.weights, config.backbone)))
 
 
-def _split(text: str) -> list[str]:
+def values_of_text(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-def _seeds(text: str) -> int | list[int]:
-    words = _split(text)
+def seeds_of(text: str) -> int | list[int]:
+    words = values_of_text(text)
     if not all(word.isdecimal() and len(word) < 11 for word in words):
         raise UsageError(f"--seeds is {text[:60]!r}: it must be a number of seeds, or seeds separated by commas")
     return int(words[0]) if len(words) == 1 else [int(word) for word in words]
@@ -250,13 +250,13 @@ def _print_plan(args: argparse.Namespace, study: Study, plan: Plan, notes: Seque
     lines = [
         f"{study.title}: {len(study.arms)} arms × {len(study.seeds)} seeds = {study.runs} runs, {plan.to_run} to run",
         *(f"  {arm['name']:<{width}}  {arm['parameters']:>12,} parameters" for arm in arms),
-        _time_text(plan),
+        time_text(plan),
         f"minimum memory {format_bytes(plan.memory)}, without the images",
     ]
     return print_result(args, result, "\n".join(lines))
 
 
-def _time_text(plan: Plan) -> str:
+def time_text(plan: Plan) -> str:
     if not plan.to_run:
         return "nothing to run: the store has every run"
     if plan.seconds is None or plan.low is None or plan.high is None:
@@ -274,7 +274,7 @@ def _duration(seconds: float) -> str:
 # ---------------------------------------------------------------- follow and show
 
 
-def _follow(args: argparse.Namespace, store: RunStore, name: str) -> int:
+def follow(args: argparse.Namespace, store: RunStore, name: str) -> int:
     """Print each run as it ends, then what the study says."""
     reported: set[str] = set()
     is_reported = False
@@ -387,7 +387,7 @@ def _extend(args: argparse.Namespace) -> int:
     stored = studies.extend(store, args.study, args.seeds)
     if args.detach:
         return print_result(args, {"study": stored.id, "version": stored.version}, f"version {stored.version}")
-    return _follow(args, store, args.study)
+    return follow(args, store, args.study)
 
 
 def _stop(args: argparse.Namespace) -> int:
@@ -405,7 +405,7 @@ def _resume(args: argparse.Namespace) -> int:
     if args.detach:
         result = {"study": args.study, "started": [run.id for run in begun]}
         return print_result(args, result, f"{len(begun)} run{'s' * (len(begun) != 1)} started or resumed")
-    return _follow(args, store, args.study)
+    return follow(args, store, args.study)
 
 
 def _delete(args: argparse.Namespace) -> int:

@@ -66,20 +66,24 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def comparisons(
-    values: Mapping[str, Mapping[int, float]], reference: str, margin: float | None = None
+    values: Mapping[str, Mapping[int, float]], reference: str | Mapping[str, str], margin: float | None = None
 ) -> dict[str, Comparison]:
-    """Compare every arm with the reference.
+    """Compare every arm with its reference.
 
     Args:
         values: Arm to seed to accuracy in percent.
-        reference: An arm.
+        reference: An arm, or for each arm the one that it is compared with.
         margin: For the test of equivalence, in points; None for none.
 
     Returns:
-        One comparison for each other arm that has a seed in common with the reference.
+        One comparison for each arm that is no reference and has a seed in common with its own.
     """
-    base = values.get(reference, {})
-    paired = {arm: _paired(of_arm, base) for arm, of_arm in values.items() if arm != reference}
+    references = dict.fromkeys(values, reference) if isinstance(reference, str) else reference
+    paired = {
+        arm: _paired(of_arm, values.get(references[arm], {}))
+        for arm, of_arm in values.items()
+        if arm != references[arm]
+    }
     results = {arm: _alone(pairs) for arm, pairs in paired.items() if pairs}
     results = _holm(results, ALPHA)
     tests = sum(result.p is not None for result in results.values())

@@ -123,6 +123,26 @@ class Study:
                 return arm
         raise ConfigError(f"{name[:60]!r} is no arm of the study: choose from {_few([arm.name for arm in self.arms])}")
 
+    @property
+    def references(self) -> dict[str, str]:
+        """Each arm to the name of the arm that it is compared with; a reference to itself.
+
+        Accuracies on different tasks are not compared: with several tasks, the reference of an arm is that arm of its
+        task whose other values are those of `reference`. Without such an arm it is `reference`.
+        """
+        task_of = {arm.name: arm.config.task for arm in self.arms}
+        if len(set(task_of.values())) == 1:
+            return dict.fromkeys(task_of, self.reference)
+        wanted = _without_task(self.arm(self.reference))
+        by_task = {arm.config.task: arm.name for arm in self.arms if _without_task(arm) == wanted}
+        by_task[task_of[self.reference]] = self.reference
+        return {name: by_task.get(task, self.reference) for name, task in task_of.items()}
+
+    @property
+    def reference_title(self) -> str:
+        """What a sentence calls the reference."""
+        return self.reference if len(set(self.references.values())) == 1 else "the reference of the same task"
+
     def cells(self) -> Iterator[Cell]:
         """Its runs: every arm with the first seed, then every arm with the next."""
         for seed in self.seeds:
@@ -166,6 +186,10 @@ class Study:
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"the description of the study is damaged ({type(error).__name__}: {error})") from None
+
+
+def _without_task(arm: Arm) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in arm.values if pair[0] != "task")
 
 
 def _texts(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -18,6 +18,7 @@ from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import CellState, State
 
 NOISE = "within the seed noise"
+_REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def seconds(store: RunStore, run: Run) -> float | None:
 def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run], float | None] = seconds) -> Results:
     """The results of a study as far as it is. seconds_of: `seconds`, or a cached version of it."""
     study, values = state.stored.study, state.values
-    compared = comparisons(values, study.reference, study.margin)
+    references = study.references
+    compared = comparisons(values, references, study.margin)
     by_arm: dict[str, list[CellState]] = {}
     for cell in state.cells:
         by_arm.setdefault(cell.arm, []).append(cell)
@@ -97,7 +99,7 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
                 arm, tuple(by_arm[arm.name]), statistics, comparison,
                 _parameters(arm),
                 _median_seconds(store, by_arm[arm.name], seconds_of),
-                verdict_of(comparison, study) if comparison else "reference" if arm.name == study.reference else "",
+                verdict_of(comparison, study) if comparison else _REFERENCE if arm.name == references[arm.name] else "",
             )
         )  # fmt: skip
     return Results(study, tuple(arms), state.done, _together(study, arms))
@@ -172,7 +174,8 @@ def _relative(mean: float) -> str:
 
 def _together(study: Study, arms: Sequence[ArmResult]) -> str:
     """The verdict of the study, in one to four sentences; never beyond the data."""
-    others = [result for result in arms if result.arm.name != study.reference]
+    references, title = study.references, study.reference_title
+    others = [result for result in arms if result.arm.name != references[result.arm.name]]
     known = [result for result in arms if result.statistics is not None]
     if not known:
         return "No run has reached its last epoch yet."
@@ -182,23 +185,23 @@ def _together(study: Study, arms: Sequence[ArmResult]) -> str:
         return f"{result.arm.name} reaches {_mean(result.statistics)}."
     compared = [result for result in others if result.comparison is not None]
     if not compared:
-        return f"No arm has a seed in common with {study.reference} yet."
+        return f"No arm has a seed in common with {title} yet."
     different = [result for result in compared if result.comparison and result.comparison.is_different]
     sentences = [
         f"{result.arm.name} is {result.verdict}"
         for result in sorted(different, key=lambda result: -result.comparison.mean if result.comparison else 0.0)[:3]
     ]
     if sentences:
-        sentences[0] = f"Compared with {study.reference}, {sentences[0]}"
+        sentences[0] = f"Compared with {title}, {sentences[0]}"
     if len(different) > 3:
-        sentences.append(f"{len(different) - 3} more arms differ from {study.reference}")
+        sentences.append(f"{len(different) - 3} more arms differ from {title}")
     equivalent = [
         result for result in compared if result not in different and result.comparison and result.comparison.equivalent
     ]
     if equivalent and study.margin is not None:
         sentences.append(
             f"{_names(equivalent)} {'is' if len(equivalent) == 1 else 'are'} within {points(study.margin)} points of "
-            f"{study.reference}"
+            f"{title}"
         )
     unsettled = [result for result in compared if result not in different and result not in equivalent]
     if unsettled:
@@ -217,9 +220,9 @@ def _unsettled(study: Study, arms: Sequence[ArmResult], are_all: bool) -> str:
         return "One seed cannot distinguish a difference from noise"
     seeds = f"{low} to {high} seeds" if low < high else "one seed" if high == 1 else f"{high} seeds"
     if are_all and len(arms) > 1:
-        return f"No arm can be distinguished from {study.reference} with {seeds}"
+        return f"No arm can be distinguished from {study.reference_title} with {seeds}"
     subject = arms[0].arm.name if are_all else "The other arm" if len(arms) == 1 else f"The other {len(arms)} arms"
-    return f"{subject} cannot be distinguished from {study.reference} with {seeds}"
+    return f"{subject} cannot be distinguished from {study.reference_title} with {seeds}"
 
 
 def _mean(statistics: SeedStatistics) -> str:

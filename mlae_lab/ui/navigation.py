@@ -20,6 +20,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "experts": ("Experts", ":material/blur_on:"),
         "compare": ("Compare", ":material/compare_arrows:"),
         "studies": ("Studies", ":material/lab_research:"),
+        "paper": ("Paper", ":material/article:"),
         "methods": ("Methods", ":material/scatter_plot:"),
     },
 }

@@ -96,7 +96,7 @@ def _draw_heading(loaded: LoadedStudy) -> None:
         ("Arms × seeds", f"{len(study.arms)} × {len(study.seeds)}"),
         ("Task", escape(", ".join(catalog.task(task).title for task in tasks[:3]))),
         ("Evaluated on", " and ".join(protocols)),
-        ("Reference", escape(study.reference)),
+        ("Reference", escape(study.reference_title)),
     ]
     if study.margin is not None:
         facts.append(("Margin", f"± {points(study.margin)} points"))
@@ -106,7 +106,8 @@ def _draw_heading(loaded: LoadedStudy) -> None:
     if study.notes:
         page.note(escape(study.notes))
     badges = [vars(arm.config.badge) for arm in study.arms]
-    apart = [name for name in badges[0] if len({badge[name] for badge in badges}) > 1]
+    own = {"task", "data"} if len(set(study.references.values())) > 1 else set()  # compared within each task
+    apart = [name for name in badges[0] if name not in own and len({badge[name] for badge in badges}) > 1]
     if apart:
         st.warning(f"The arms differ in {', '.join(apart)}: their accuracies are not comparable as they are.")
 
@@ -117,7 +118,7 @@ def _draw_verdict(loaded: LoadedStudy) -> None:
     tests = sum(bool(result.comparison and result.comparison.p is not None) for result in results.arms)
     if tests > 1:
         page.note(
-            f"{tests} comparisons with {escape(results.study.reference)}, paired by seed, corrected by Holm's "
+            f"{tests} comparisons with {escape(results.study.reference_title)}, paired by seed, corrected by Holm's "
             f"procedure: the probability of one or more false differences is at most {100 * ALPHA:g} %."
         )
     if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:

@@ -281,3 +281,28 @@ def test_a_running_run_is_stopped_and_finishes_its_step(store: RunStore) -> None
     studies.stop(store, name)
     assert studies.state(store, name).counts == {"running": 1, "stopped": 5}
     os.close(lock)
+
+
+def test_with_several_tasks_every_arm_is_compared_with_the_reference_of_its_task(store: RunStore) -> None:
+    arms, _ = product(BASE, {"task": ["digits", "fashion"], "drop_rate": ["0", "0.3"]})
+    study = Study("Which p?", arms, (0, 1))
+    assert study.references == {
+        name: f"{task}, p = 0"
+        for task in ("Digits", "Fashion-MNIST-1k")
+        for name in (f"{task}, p = 0", f"{task}, p = 0.3")
+    }
+    stored = studies.new(store, study)
+    accuracies = {"Digits, p = 0": 95.0, "Digits, p = 0.3": 96.0, "Fashion-MNIST-1k, p = 0": 60.0}
+    for cell in studies.state(store, stored.id).cells:
+        if cell.arm in accuracies:
+            assert cell.run is not None
+            measured(
+                store, cell.run, 10.0, accuracies[cell.arm] + (1.5 * cell.seed if "0.3" in cell.arm else cell.seed)
+            )
+    results = study_results.results(store, studies.state(store, stored.id))
+    assert [result.verdict for result in results.arms][::2] == ["reference", "reference"]
+    comparison = results.of("Digits, p = 0.3").comparison
+    assert comparison is not None
+    assert comparison.mean == pytest.approx(1.25)
+    assert results.of("Fashion-MNIST-1k, p = 0.3").comparison is None
+    assert "the reference of the same task" in results.verdict

@@ -157,7 +157,7 @@ def arms_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
     rows = list(range(len(arms) - 1, -1, -1))
     values = [value for result in arms for value in result.values.values()]
     values += [end for result in arms for end in _ends(_statistics(result))]
-    reference = results.reference.statistics
+    reference = results.reference.statistics if len(set(results.study.references.values())) == 1 else None
     low, high = room(min(values), max(values), least=1.0)
     low, high = max(low, -1.0), min(high, 101.0)
     seeds = [
@@ -198,9 +198,7 @@ def arms_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
 def difference_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
     """One row for each arm, in the order of `arms_figure`: its difference to the reference with its interval."""
     margin = results.study.margin
-    compared = [
-        result for result in _best(arms, results) if result.comparison or result.arm.name == results.study.reference
-    ]
+    compared = [result for result in _best(arms, results) if result.comparison or result.verdict == "reference"]
     rows = list(range(len(compared) - 1, -1, -1))
     means = [result.comparison.mean if result.comparison else 0.0 for result in compared]
     ends = [_interval(result.comparison) for result in compared]
@@ -209,7 +207,7 @@ def difference_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
     texts = ["reference" if result.comparison is None else _difference_text(result.comparison) for result in compared]
     different = sum(bool(result.comparison and result.comparison.is_different) for result in arms)
     others = sum(result.comparison is not None for result in arms)
-    title = f"Difference to {_short(results.study.reference, 30)}: {different} of {others} distinguished"
+    title = f"Difference to {_short(results.study.reference_title, 30)}: {different} of {others} distinguished"
     shapes = [_line_at(0.0)]
     if margin:
         shapes.insert(
@@ -217,8 +215,9 @@ def difference_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
             {"type": "rect", "yref": "paper", "x0": -margin, "x1": margin, "y0": 0, "y1": 1, "fillcolor": "@faint",
              "line": {"width": 0}, "layer": "below"},
         )  # fmt: skip
-    alt = f"Dot plot of the difference in accuracy to {results.study.reference}, in percentage points: " + "; ".join(
-        f"{result.arm.name} {text}" for result, text in list(zip(compared, texts, strict=True))[:12]
+    alt = (
+        f"Dot plot of the difference in accuracy to {results.study.reference_title}, in percentage points: "
+        + "; ".join(f"{result.arm.name} {text}" for result, text in list(zip(compared, texts, strict=True))[:12])
     )
     return figure(
         _rows(compared, rows, means, ends, "%{x:+.2f} points", results),
@@ -241,7 +240,7 @@ def _best(arms: Sequence[ArmResult], results: Results) -> list[ArmResult]:
 def sign_of(result: ArmResult, reference: str) -> str:
     """What the comparison of an arm found: a name of `_SIGNS`."""
     comparison = result.comparison
-    if result.arm.name == reference:
+    if result.arm.name == reference or result.verdict == "reference":
         return "reference"
     if comparison is None:
         return "unsettled"
