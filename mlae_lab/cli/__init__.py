@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from mlae_lab import doctor, environment, network
 from mlae_lab.cli import (
+    choose,
     diversity,
     errors,
     fetching,
@@ -130,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     library.add(command)
     repeats.add(command)
     study.add(command)
+    choose.add(command)
     errors.add(command)
     maps.add(command)
     whatif.add(command)

@@ -125,6 +125,12 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         fits = not event.mask or (
             bool(_HEX.fullmatch(event.mask)) and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
         )
+    elif isinstance(event, ev.Evaluation):
+        if len(event.correct) > 2 * -(-ev.MAX_IMAGES_RECORDED // 8) or not re.fullmatch("([0-9a-f]{2})*", event.correct):
+            raise ValueError(
+                f"correct of evaluation must be the hexadecimal bytes of at most {ev.MAX_IMAGES_RECORDED:,} images"
+            )
+        return
     elif isinstance(event, ev.SampleImages):
         if not len(event.labels) == len(event.images) <= 48 or not all(map(_BASE64.fullmatch, event.images)):
             raise ValueError(

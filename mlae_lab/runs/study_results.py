@@ -69,9 +69,14 @@ class Results:
 
     @property
     def ranked(self) -> tuple[ArmResult, ...]:
-        """The arms with a result, the highest mean first."""
+        """The arms with a result, the highest mean first; those of an earlier stage of a choice come last."""
         known = [result for result in self.arms if result.statistics is not None]
-        return tuple(sorted(known, key=lambda result: -result.statistics.mean if result.statistics else 0.0))
+        last = {arm.name for arm in self.study.compared[-1][1]}
+        return tuple(
+            sorted(
+                known, key=lambda result: (result.arm.name not in last, -result.statistics.mean)  # type: ignore[union-attr]
+            )
+        )
 
 
 def seconds(store: RunStore, run: Run) -> float | None:
@@ -82,7 +87,10 @@ def seconds(store: RunStore, run: Run) -> float | None:
 def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run], float | None] = seconds) -> Results:
     """The results of a study as far as it is. seconds_of: `seconds`, or a cached version of it."""
     study, values = state.stored.study, state.values
-    compared = comparisons(values, study.reference, study.margin)
+    compared: dict[str, Comparison] = {}
+    for reference, group in study.compared:
+        compared |= comparisons({arm.name: values[arm.name] for arm in group}, reference, study.margin)
+    references = {reference for reference, _ in study.compared}
     by_arm: dict[str, list[CellState]] = {}
     for cell in state.cells:
         by_arm.setdefault(cell.arm, []).append(cell)
@@ -96,10 +104,12 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
                 arm, tuple(by_arm[arm.name]), statistics, comparison,
                 _parameters(arm),
                 _median_seconds(store, by_arm[arm.name], seconds_of),
-                verdict_of(comparison, study) if comparison else "reference" if arm.name == study.reference else "",
+                verdict_of(comparison, study) if comparison else "reference" if arm.name in references else "",
             )
         )  # fmt: skip
-    return Results(study, tuple(arms), state.done, _together(study, arms))
+    last = {arm.name for arm in study.compared[-1][1]}
+    together = _together(study, [result for result in arms if result.arm.name in last])
+    return Results(study, tuple(arms), state.done, together)
 
 
 def _median_seconds(
@@ -120,11 +130,11 @@ def seeds_to_add(results: Results, most: int) -> int:
         results: Of the study.
         most: Seeds that the study shall have at most.
     """
-    now = len(results.study.seeds)
+    now, last = len(results.study.seeds), {arm.name for arm in results.study.compared[-1][1]}
     unsettled = [
         comparison
         for result in results.arms
-        if (comparison := result.comparison) and not comparison.is_different and not comparison.equivalent
+        if result.arm.name in last and (comparison := result.comparison) and not comparison.is_different and not comparison.equivalent
     ]
     if not unsettled:
         return 0

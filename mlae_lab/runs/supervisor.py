@@ -189,6 +189,7 @@ class Supervisor:
         self.stopping_since: dict[str, float] = {}  # by the monotonic clock
         self.troubles: dict[str, str] = {}  # by run, the last error printed
         self.idle_since: float | None = None
+        self.open: set[str] = set()  # ids of the runs that were not over at the last tick
 
     def tick(self) -> bool:
         """Check every run that is not over. Returns whether there was one."""
@@ -214,7 +215,20 @@ class Supervisor:
                         print(f"run {run.id} cannot be supervised ({error})", flush=True)
         if any(run.status is Status.QUEUED for run in runs):
             self._start_queued()
-        return bool(runs)
+        return self._advance_studies({run.id for run in runs}) or bool(runs)
+
+    def _advance_studies(self, now: set[str]) -> bool:
+        """Start the next stage of studies whose runs have ended since the last tick. Returns whether there was one.
+
+        Args:
+            now: Ids of the runs that are not over.
+        """
+        ended, self.open = self.open - now, now
+        if not ended:
+            return False
+        from mlae_lab.runs import studies  # it starts runs, for which it needs this module
+
+        return bool(studies.advance(self.store, {name for run in ended for name in self.store.studies_of(run)}))
 
     def _beat(self) -> None:
         _beat(self.lock, os.getpid())
