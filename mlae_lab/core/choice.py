@@ -11,7 +11,8 @@ variance of the mean follows from the two-way analysis of variance without repli
     var(d̄) = (MS_images + MS_seeds - MS_rest) / (n S),
 
 and is at least that of the images alone, MS_images / (n S). Where correctness by image is not known, errors of two arms
-are taken as independent, var = (a (1 - a) + b (1 - b)) / n + s² / S with s from the differences of the seeds: too large.
+are taken as independent, var = (a (1 - a) + b (1 - b)) / n + s² / S with s from the differences of the seeds, which is
+too large.
 """
 
 from __future__ import annotations

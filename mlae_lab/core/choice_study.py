@@ -11,6 +11,7 @@ others. What is chosen follows from the stored runs alone
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product as combinations
@@ -19,8 +20,10 @@ from statistics import fmean
 from mlae_lab.core import catalog
 from mlae_lab.core.choice import Choice, ChoiceRule, Scores, choose, survivors
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.settings import ConfigError
+from mlae_lab.core.patterns import uniform
+from mlae_lab.core.settings import ConfigError, option_arguments, setting_of
 from mlae_lab.core.study import Arm, Study, check_factor, product
+from mlae_lab.locations import PROGRAM
 
 FACTORS = ("drop_rate", "coefficient_init", "learning_rate")
 SEEDS = 2
@@ -179,6 +182,28 @@ def _longer(arm: Arm, epochs: int) -> Arm:
 
 def _epochs(count: int) -> str:
     return f"{count} epoch{'s' * (count != 1)}"
+
+
+def command(base: RunConfig, budget: str, values: Mapping[str, Sequence[str]], seeds: int) -> str:
+    """The command that starts the same choice.
+
+    Args:
+        base: As of `choice_study`.
+        budget: As the command takes it, such as "12" or "30min".
+        values: As of `proposed`; what is proposed anyway is left out.
+        seeds: Number of seeds.
+    """
+    known = proposed(base)
+    usual = setting_of(RunConfig, "learning_rate").initial
+    shared = replace(base, learning_rate=usual, protocol="val", max_seconds=None, seed=0)
+    words = [f"{PROGRAM} choose --task {shlex.quote(base.task)} --budget {budget} --seeds {seeds}"]
+    words += [f"--mask '{base.plan.code}'"] if base.plan.keep != uniform(0.5).keep else []
+    for name, option in zip(FACTORS, ("drop-rate", "coefficient-init", "lr"), strict=True):
+        texts = tuple(values.get(name, known[name]))
+        if texts != known[name] or (name == "learning_rate" and base.learning_rate != usual):
+            words.append(f"--{option} {','.join(map(shlex.quote, texts))}")
+    words += [text for text in option_arguments(shared, "mlae") if text.split()[0] not in ("--lr", "--method")]
+    return " ".join(words)
 
 
 # ---------------------------------------------------------------- while it runs

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from mlae_lab.core.choice import Choice, Honesty, Scores, honesty
 from mlae_lab.core.choice_study import FINAL_SEEDS, choice_of, final_study, finalists, stages, tested
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Started, unpacked
+from mlae_lab.core.events import MAX_IMAGES_RECORDED, Evaluation, Started, unpacked
 from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.study import Arm, Study
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import devices, outcomes, studies
+from mlae_lab.runs import devices, outcomes
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.runs.studies import CellState, State
@@ -130,24 +130,20 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
             f"it, which is within one standard error ({points(chosen.error)})."
         )
     else:
+        higher = ""
+        if choice.chosen != choice.best:
+            more = " and differs in more settings" if best.distance > chosen.distance else ""
+            higher = f"; {best.arm} is {points(chosen.behind)} points higher, within one standard error{more}"
         sentences.append(
             f"Chosen: {chosen.arm}. It is {points(choice.gain)} points above the default {choice.default} (standard "
-            f"error {points(choice.gain_error)})"
-            + (
-                "."
-                if choice.chosen == choice.best
-                else f"; {best.arm} is {points(chosen.behind)} points higher, within one standard error, and differs in "
-                "more settings."
-                if best.distance > chosen.distance
-                else f"; {best.arm} is {points(chosen.behind)} points higher, within one standard error."
-            )
+            f"error {points(choice.gain_error)}){higher}."
         )
     data = f"{len(choice.seeds)} seed{'s' * (len(choice.seeds) != 1)}"
     data += f" and {choice.images:,} images" if choice.images else ""
     if chosen.share is None:
         sentences.append(
-            f"How sure the choice is, {data} do not say: runs of an earlier version, or with more than 1,000 validation "
-            "images, do not record which images they classify correctly."
+            f"How sure the choice is, {data} do not say: runs of an earlier version, or with more than "
+            f"{MAX_IMAGES_RECORDED:,} validation images, do not record which images they classify correctly."
         )
     else:
         rivals = [
@@ -161,7 +157,7 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
         )
     if choice.optimism is not None:
         sentences.append(
-            f"Expected optimism: {points(choice.optimism)} points of such a gain are due to choosing on the same images."
+            f"Expected optimism: {points(choice.optimism)} points of such a gain come from choosing on the same images."
         )
     return sentences + _afterwards(choice, checked)
 
@@ -184,11 +180,6 @@ def _afterwards(choice: Choice, checked: Honesty) -> list[str]:
             + (f", {checked.best}." if checked.regret > 0 else ".")
         )
     return sentences or [f"The default was tested with {seeds}; no other setting was, so the regret is not known."]
-
-
-def sentence(found: Report) -> str:
-    """The choice in one line, as a list of studies shows it."""
-    return found.sentences[0]
 
 
 # ---------------------------------------------------------------- final runs
@@ -215,9 +206,7 @@ def final(
     """
     if found is None or found.choice is None:
         what = "only compares" if found is None else "has not chosen yet"
-        raise StoreError(
-            f"study {stored.id} {what}: final runs need a choice, see `{PROGRAM} study show {stored.id}`"
-        )
+        raise StoreError(f"study {stored.id} {what}: final runs need a choice, see `{PROGRAM} study show {stored.id}`")
     chosen = [found.choice.chosen, found.choice.default]
     names = [arm.name for arm in finalists(stored.study)] if every else chosen
     return final_study(stored.study, names, range(seeds), complete)

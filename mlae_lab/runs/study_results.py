@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from mlae_lab.core import catalog
@@ -74,7 +74,8 @@ class Results:
         last = {arm.name for arm in self.study.compared[-1][1]}
         return tuple(
             sorted(
-                known, key=lambda result: (result.arm.name not in last, -result.statistics.mean)  # type: ignore[union-attr]
+                known,
+                key=lambda result: (result.arm.name not in last, -result.statistics.mean),  # type: ignore[union-attr]
             )
         )
 
@@ -112,6 +113,23 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
     return Results(study, tuple(arms), state.done, together)
 
 
+def last_stage(results: Results) -> Results:
+    """Of a study that chooses the last stage of which two arms have results, as a study of its own; else the results.
+
+    Arms of different stages train for different numbers of epochs, so that a figure shows one stage.
+    """
+    study = results.study
+    if study.choice is None:
+        return results
+    for reference, arms in reversed(study.compared):
+        shown = [result for result in results.arms if result.arm in arms]
+        if reference and sum(result.statistics is not None for result in shown) > 1:
+            return replace(
+                results, study=replace(study, arms=arms, reference=reference, choice=None), arms=tuple(shown)
+            )
+    return results
+
+
 def _median_seconds(
     store: RunStore, cells: Sequence[CellState], seconds_of: Callable[[RunStore, Run], float | None]
 ) -> float | None:
@@ -134,7 +152,10 @@ def seeds_to_add(results: Results, most: int) -> int:
     unsettled = [
         comparison
         for result in results.arms
-        if result.arm.name in last and (comparison := result.comparison) and not comparison.is_different and not comparison.equivalent
+        if result.arm.name in last
+        and (comparison := result.comparison)
+        and not comparison.is_different
+        and not comparison.equivalent
     ]
     if not unsettled:
         return 0
