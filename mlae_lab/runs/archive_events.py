@@ -126,9 +126,8 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
             bool(_HEX.fullmatch(event.mask)) and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
         )
     elif isinstance(event, ev.Evaluation):
-        if len(event.correct) > 2 * -(-ev.MAX_IMAGES_RECORDED // 8) or not re.fullmatch(
-            "([0-9a-f]{2})*", event.correct
-        ):
+        letters = len(event.correct)
+        if letters > 2 * -(-ev.MAX_IMAGES_RECORDED // 8) or letters % 2 or not _HEX.fullmatch(event.correct):
             raise ValueError(
                 f"correct of evaluation must be the hexadecimal bytes of at most {ev.MAX_IMAGES_RECORDED:,} images"
             )
