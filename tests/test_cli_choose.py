@@ -64,6 +64,7 @@ def test_a_choice_runs_to_its_report_and_its_final_runs(store: RunStore, capsys:
         ("choose --task digits --final", "--final needs the study that chose"),
         ("choose abc", "there is no store yet"),
         ("choose abc --epochs 3", "--epochs and a study are both given"),
+        ("choose abc --lr 0.1", "--lr and a study are both given"),
         ("choose abc --drop-rate 0", "--drop-rate and a study are both given"),
     ],
 )

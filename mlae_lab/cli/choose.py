@@ -67,10 +67,10 @@ def _choose(args: argparse.Namespace) -> int:
         if args.final or args.all:
             raise UsageError(f"--final needs the study that chose: `{PROGRAM} choose STUDY --final`")
         return _new(args)
-    given = [name for name, value in vars(args).items() if name.startswith("values_") and value]
-    given += [f"_{name}" for name in getattr(args, "given", ())]
-    if given or args.task:
-        option = "task" if args.task else given[0].partition("_")[2].replace("_", "-")
+    given = [name for name in FACTORS if getattr(args, f"values_{name}") is not None]
+    given += [name for name in ("task", *sorted(getattr(args, "given", ()))) if getattr(args, name)]
+    if given:
+        option = "lr" if given[0] == "learning_rate" else given[0].replace("_", "-")
         raise UsageError(f"--{option} and a study are both given: a study keeps its settings, so leave one of them out")
     return _final(args) if args.final else _show(args)
 
@@ -151,27 +151,27 @@ def _show(args: argparse.Namespace) -> int:
 
 def _print_report(args: argparse.Namespace, store: RunStore, name: str) -> int:
     state = studies.state(store, name)
-    found = _report(store, name)
-    data = {"study": name, "done": state.done, "runs": len(state.cells), **choosing.as_data(found)}
-    return print_result(args, data, text_of(found, name))
+    known = _report(store, name)
+    data = {"study": name, "done": state.done, "runs": len(state.cells), **choosing.as_data(known)}
+    return print_result(args, data, text_of(known, name))
 
 
 def _report(store: RunStore, name: str) -> Report:
-    found = choosing.report(store, studies.state(store, name))
-    if found is None:
+    known = choosing.report(store, studies.state(store, name))
+    if known is None:
         raise UsageError(f"study {name} only compares its arms: `{PROGRAM} study show {name}` shows what it says")
-    return found
+    return known
 
 
-def text_of(found: Report, name: str) -> str:
+def text_of(known: Report, name: str) -> str:
     """A report as text."""
-    lines = list(found.sentences)
-    if found.choice is not None:
-        width = max(len(entry.arm) for entry in found.choice.candidates)
+    lines = list(known.sentences)
+    if known.choice is not None:
+        width = max(len(entry.arm) for entry in known.choice.candidates)
         lines += [
-            f"  {'*' if entry.arm == found.choice.chosen else ' '} {entry.arm:<{width}}  {entry.mean:5.1f} %"
+            f"  {'*' if entry.arm == known.choice.chosen else ' '} {entry.arm:<{width}}  {entry.mean:5.1f} %"
             + (f"  {points(entry.behind)} behind (standard error {points(entry.error)})" if entry.behind else "")
-            for entry in found.choice.candidates
+            for entry in known.choice.candidates
         ]
         lines.append(f"`{PROGRAM} choose {name} --final` tests it; `{PROGRAM} study show {name}` shows all runs")
     return "\n".join(lines)

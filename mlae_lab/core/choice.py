@@ -36,7 +36,7 @@ class ChoiceRule:
         budget: Upper limit of its cost.
         unit: Of the budget, "runs" of the full length, of which shorter runs are fractions, or estimated "seconds".
         rungs: (epochs, arms) of each stage of successive halving; the last has the full length. The arms of a later
-            stage are the survivors of the one before.
+            stage are those kept of the one before.
     """
 
     budget: float
@@ -251,14 +251,14 @@ def _resampled(table: Any) -> Any:
     return 100 * np.einsum("bs,asb->ba", of_seeds, table @ of_images.T)
 
 
-def survivors(means: Mapping[str, float], default: str, distances: Mapping[str, int], count: int) -> tuple[str, ...]:
+def kept_arms(means: Mapping[str, float], default: str, distances: Mapping[str, int], count: int) -> tuple[str, ...]:
     """The arms that train longer: the default, and the best of the others, in their order.
 
     Args:
         means: Accuracy by arm.
         default: An arm.
         distances: As of `choose`; of equal arms the nearer one comes first.
-        count: Number of survivors, with the default.
+        count: Number of arms to keep, with the default.
     """
     others = sorted((arm for arm in means if arm != default), key=lambda arm: (-means[arm], distances[arm]))
     kept = {default, *others[: max(0, count - 1)]}

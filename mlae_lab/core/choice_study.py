@@ -2,7 +2,7 @@
 
 The arms are the grid of a few values for each setting; the first value of each is the default. The largest grid that
 the budget allows is taken. Where that makes room for more arms, it is searched by successive halving (Jamieson and
-Talwalkar 2016, arXiv:1502.07943) over epochs: all arms train for a quarter of the epochs with a schedule of their own,
+Talwalkar 2016, arXiv:1502.07943) over epochs: all arms train for a quarter of the epochs with a complete schedule,
 a quarter of the arms, or as many as the budget allows up to half, for all epochs: the default and the best of the
 others. What is chosen follows from the stored runs alone
 (`core.choice`), so nothing but the arms and the rule is kept.
@@ -18,7 +18,7 @@ from itertools import product as combinations
 from statistics import fmean
 
 from mlae_lab.core import catalog
-from mlae_lab.core.choice import Choice, ChoiceRule, Scores, choose, survivors
+from mlae_lab.core.choice import Choice, ChoiceRule, Scores, choose, kept_arms
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.core.settings import ConfigError, option_arguments, setting_of
@@ -225,7 +225,7 @@ def next_arms(study: Study, accuracies: Mapping[str, Mapping[int, float]]) -> tu
         if not reference or any(set(accuracies.get(arm.name, {})) < set(study.seeds) for arm in arms):
             return ()
         means = {arm.name: fmean(accuracies[arm.name].values()) for arm in arms}
-        kept = survivors(means, reference, distances(arms, reference), count)
+        kept = kept_arms(means, reference, distances(arms, reference), count)
         known = {arm.name for arm in longer}
         return tuple(arm for name in kept if (arm := _longer(study.arm(name), epochs)).name not in known)
     return ()

@@ -1,7 +1,7 @@
 """What a study that chooses says: the chosen arm, how sure it is, its optimism and its regret; and its final runs.
 
 All of it follows from runs in the store. The final runs are those of any study whose configs equal that of an arm under
-the protocol "test", so they are found whoever started them.
+the protocol "test", so they count whoever started them.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _afterwards(choice: Choice, checked: Honesty) -> list[str]:
 
 def final(
     stored: StoredStudy,
-    found: Report | None,
+    known: Report | None,
     seeds: int = FINAL_SEEDS,
     every: bool = False,
     complete: Callable[[RunConfig], RunConfig] = lambda config: config,
@@ -196,7 +196,7 @@ def final(
 
     Args:
         stored: The study that chose.
-        found: Its report.
+        known: Its report.
         seeds: Number of seeds, from 0.
         every: Also the settings that were not chosen, so that the regret is known.
         complete: As of `core.study.product`.
@@ -204,10 +204,10 @@ def final(
     Raises:
         StoreError: Nothing is chosen yet.
     """
-    if found is None or found.choice is None:
-        what = "only compares" if found is None else "has not chosen yet"
+    if known is None or known.choice is None:
+        what = "only compares" if known is None else "has not chosen yet"
         raise StoreError(f"study {stored.id} {what}: final runs need a choice, see `{PROGRAM} study show {stored.id}`")
-    chosen = [found.choice.chosen, found.choice.default]
+    chosen = [known.choice.chosen, known.choice.default]
     names = [arm.name for arm in finalists(stored.study)] if every else chosen
     return final_study(stored.study, names, range(seeds), complete)
 
@@ -215,21 +215,21 @@ def final(
 # ---------------------------------------------------------------- data
 
 
-def as_data(found: Report) -> dict:
+def as_data(known: Report) -> dict:
     """A report as `choose --json` prints it; accuracies in percent, differences in points."""
-    choice, checked, rule = found.choice, found.honesty, found.study.choice
+    choice, checked, rule = known.choice, known.honesty, known.study.choice
     assert rule is not None
     data: dict = {
         "budget": rule.budget, "unit": rule.unit,
         "stages": [{"epochs": epochs, "arms": arms} for epochs, arms in rule.rungs],
-        "default": found.study.reference, "chosen": None, "sentences": list(found.sentences),
+        "default": known.study.reference, "chosen": None, "sentences": list(known.sentences),
     }  # fmt: skip
     if choice is None or checked is None:
         return data
-    config = found.study.arm(choice.chosen).config
+    config = known.study.arm(choice.chosen).config
     return data | {
         "chosen": choice.chosen, "best": choice.best, "command": config.command(),
-        "settings": {name: text for name, text in found.study.arm(choice.chosen).values if name != "epochs"},
+        "settings": {name: text for name, text in known.study.arm(choice.chosen).values if name != "epochs"},
         "gain": choice.gain, "gain_error": choice.gain_error, "expected_optimism": choice.optimism,
         "seeds": list(choice.seeds), "images": choice.images or None,
         "candidates": [
@@ -241,7 +241,7 @@ def as_data(found: Report) -> dict:
         ],
         "test": {
             "accuracies": {arm: {str(seed): value for seed, value in sorted(values.items())}
-                           for arm, values in found.tests.items() if values},
+                           for arm, values in known.tests.items() if values},
             "gain": checked.test_gain, "optimism": checked.optimism, "regret": checked.regret,
             "best": checked.best or None, "tested": checked.tested,
         },

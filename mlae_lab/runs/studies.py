@@ -121,7 +121,7 @@ def start(store: RunStore, name: str) -> list[Run]:
     """Start or resume every run of a study that is neither through nor on its way; return those.
 
     A stopped or failed run is resumed, one that was deleted is started again. A second call starts nothing. A study
-    that chooses (`Study.choice`) gets the arms of its next stage as a version of its own where one is complete.
+    that chooses (`Study.choice`) gets the arms of its next stage as its next version where one is complete.
 
     Raises:
         StoreError: A run is still stopping or archived. Nothing is started.

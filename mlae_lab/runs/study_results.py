@@ -114,7 +114,7 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
 
 
 def last_stage(results: Results) -> Results:
-    """Of a study that chooses the last stage of which two arms have results, as a study of its own; else the results.
+    """Of a study that chooses the last stage of which two arms have results, as a study by itself; else the results.
 
     Arms of different stages train for different numbers of epochs, so that a figure shows one stage.
     """

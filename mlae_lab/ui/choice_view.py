@@ -130,10 +130,10 @@ def _draw_preview(base: RunConfig, study: Study, design: Design, command_text: s
 def _described(base: RunConfig, study: Study, complete: Callable[[RunConfig], RunConfig]) -> Study:
     """The study with the images of its arms."""
     known = complete(base)
-    found = {
+    images = {
         name: getattr(known, name) for name in ("data", "data_label", "data_notes", "data_fingerprint")
     }  # the same for every arm
-    return replace(study, arms=tuple(replace(arm, config=replace(arm.config, **found)) for arm in study.arms))
+    return replace(study, arms=tuple(replace(arm, config=replace(arm.config, **images)) for arm in study.arms))
 
 
 # ---------------------------------------------------------------- what was chosen

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.choice import SITUATIONS, outcomes, simulated
 from mlae_lab.core import choice
-from mlae_lab.core.choice import ChoiceRule, Scores, choose, honesty, survivors
+from mlae_lab.core.choice import ChoiceRule, Scores, choose, honesty, kept_arms
 
 
 def scores(**correct: tuple[str, ...]) -> dict[str, Scores]:
@@ -99,10 +99,10 @@ def test_a_choice_is_the_same_every_time() -> None:
     assert choose(arms, "a", one_away(arms, "a")) == choose(arms, "a", one_away(arms, "a"))
 
 
-def test_survivors_are_the_default_and_the_best_of_the_others() -> None:
+def test_kept_arms_are_the_default_and_the_best_of_the_others() -> None:
     means = {"default": 10.0, "a": 30.0, "b": 20.0, "c": 20.0}
-    assert survivors(means, "default", {"default": 0, "a": 2, "b": 2, "c": 1}, 3) == ("default", "a", "c")
-    assert survivors(means, "default", {"default": 0, "a": 2, "b": 2, "c": 1}, 1) == ("default",)
+    assert kept_arms(means, "default", {"default": 0, "a": 2, "b": 2, "c": 1}, 3) == ("default", "a", "c")
+    assert kept_arms(means, "default", {"default": 0, "a": 2, "b": 2, "c": 1}, 1) == ("default",)
 
 
 def test_test_images_give_optimism_and_regret() -> None:

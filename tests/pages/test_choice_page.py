@@ -74,9 +74,9 @@ def test_the_page_of_a_choice_says_what_was_chosen_and_starts_the_final_runs(sto
     final = store.studies()[0]
     assert (len(final.study.arms), len(final.study.seeds), final.study.reference) == (2, 3, "p = 0.5")
     through(store, final.id, p0_5=61.0, p0=75.0)
-    found = choosing.report(store, studies.state(store, stored.id))
-    assert found is not None
-    assert found.sentences[-2].startswith("On test images (3 seeds) it is 14.0 points above the default")
+    report = choosing.report(store, studies.state(store, stored.id))
+    assert report is not None
+    assert report.sentences[-2].startswith("On test images (3 seeds) it is 14.0 points above the default")
 
 
 def test_train_links_to_the_form(store: RunStore) -> None:

@@ -40,10 +40,10 @@ def end_all(store: RunStore, name: str, correct: dict[str, int], is_known: bool 
 def test_stages_follow_one_another_and_end_with_a_choice(store: RunStore) -> None:
     name = studies.new(store, choice_study(BASE, 12)[0], "ada").id
     assert len(store.queue()) == 26
-    found = choosing.report(store, studies.state(store, name))
-    assert found is not None
-    assert found.choice is None
-    assert found.sentences == (
+    report = choosing.report(store, studies.state(store, name))
+    assert report is not None
+    assert report.choice is None
+    assert report.sentences == (
         "Stage 1 of 2: 12 settings for 2 epochs. 0 of 26 runs are done; the choice follows when all are.",
     )
     state = end_all(store, name, {"p = 0, λ = 4": 150, "p = 0.3": 120})
@@ -59,14 +59,14 @@ def test_stages_follow_one_another_and_end_with_a_choice(store: RunStore) -> Non
     ]
     state = end_all(store, name, {"p = 0, λ = 4, learning rate = 0.005": 150})
     assert (state.is_over, state.awaits_stage, state.done) == (True, False, 30)
-    found = choosing.report(store, state)
-    assert found is not None
-    assert found.choice is not None
-    assert found.choice.chosen == "p = 0, λ = 4, learning rate = 0.005, 8 epochs"
-    assert (found.choice.gain, found.choice.images, found.choice.seeds) == (25.0, 200, (0, 1))
-    assert found.sentences[0].startswith("Chosen: p = 0, λ = 4, learning rate = 0.005, 8 epochs. It is 25.0 points")
-    assert "(2 seeds and 200 images), the rule chooses it in 100 % of cases." in found.sentences[1]
-    assert found.sentences[-1].startswith("Not tested yet")
+    report = choosing.report(store, state)
+    assert report is not None
+    assert report.choice is not None
+    assert report.choice.chosen == "p = 0, λ = 4, learning rate = 0.005, 8 epochs"
+    assert (report.choice.gain, report.choice.images, report.choice.seeds) == (25.0, 200, (0, 1))
+    assert report.sentences[0].startswith("Chosen: p = 0, λ = 4, learning rate = 0.005, 8 epochs. It is 25.0 points")
+    assert "(2 seeds and 200 images), the rule chooses it in 100 % of cases." in report.sentences[1]
+    assert report.sentences[-1].startswith("Not tested yet")
 
 
 def test_a_stage_is_compared_within_itself(store: RunStore) -> None:
@@ -115,9 +115,9 @@ def test_runs_that_the_store_has_are_reused_up_to_the_choice(store: RunStore) ->
     again = studies.new(store, choice_study(BASE, 12)[0]).id
     assert len(store.runs()) == count
     assert store.study(again).version == 2
-    found = choosing.report(store, studies.state(store, again))
-    assert found is not None
-    assert found.choice is not None
+    report = choosing.report(store, studies.state(store, again))
+    assert report is not None
+    assert report.choice is not None
 
 
 def test_final_runs_give_gain_optimism_and_regret(store: RunStore) -> None:
@@ -125,22 +125,22 @@ def test_final_runs_give_gain_optimism_and_regret(store: RunStore) -> None:
     with pytest.raises(StoreError, match="has not chosen yet"):
         choosing.final(stored, choosing.report(store, studies.state(store, stored.id)))
     state = end_all(store, stored.id, {"p = 0.5": 100, "p = 0.3": 110, "p = 0": 140})
-    found = choosing.report(store, state)
-    assert found is not None
-    assert [arm.name for arm in choosing.final(stored, found).arms] == ["p = 0", "p = 0.5"]
-    final = studies.new(store, choosing.final(stored, found, 2, every=True))
+    report = choosing.report(store, state)
+    assert report is not None
+    assert [arm.name for arm in choosing.final(stored, report).arms] == ["p = 0", "p = 0.5"]
+    final = studies.new(store, choosing.final(stored, report, 2, every=True))
     assert {run.config.protocol for run in store.queue()} == {"test"}
     end_all(store, final.id, {"p = 0.5": 110, "p = 0.3": 150, "p = 0": 130})
-    found = choosing.report(store, state)
-    assert found is not None
-    assert found.honesty is not None
-    assert (found.honesty.test_gain, found.honesty.optimism) == pytest.approx((10.0, 10.0))
-    assert (found.honesty.regret, found.honesty.best, found.honesty.tested) == (pytest.approx(10.0), "p = 0.3", 3)
-    assert found.sentences[-2:] == (
+    report = choosing.report(store, state)
+    assert report is not None
+    assert report.honesty is not None
+    assert (report.honesty.test_gain, report.honesty.optimism) == pytest.approx((10.0, 10.0))
+    assert (report.honesty.regret, report.honesty.best, report.honesty.tested) == (pytest.approx(10.0), "p = 0.3", 3)
+    assert report.sentences[-2:] == (
         "On test images (2 seeds) it is 10.0 points above the default: an optimism of +10.0 points.",
         "Regret: 10.0 points behind the best in hindsight of 3 tested settings, p = 0.3.",
     )
-    data = choosing.as_data(found)
+    data = choosing.as_data(report)
     assert data["chosen"] == "p = 0"
     assert data["settings"] == {"drop_rate": "0", "coefficient_init": "1", "learning_rate": "0.005"}
     assert data["test"]["accuracies"]["p = 0"] == {"0": 65.0, "1": 65.0}
@@ -149,32 +149,32 @@ def test_final_runs_give_gain_optimism_and_regret(store: RunStore) -> None:
 def test_a_kept_default_says_why_and_has_no_optimism(store: RunStore) -> None:
     stored = studies.new(store, choice_study(BASE, 6)[0])
     state = end_all(store, stored.id, {"p = 0.5": 100, "p = 0.3": 101, "p = 0": 100})
-    found = choosing.report(store, state)
-    assert found is not None
-    assert found.sentences[0] == (
+    report = choosing.report(store, state)
+    assert report is not None
+    assert report.sentences[0] == (
         "The default p = 0.5 is kept: the best setting, p = 0.3, is 0.5 points above it, which is within one standard "
         "error (0.5)."
     )
-    final = studies.new(store, choosing.final(stored, found, 1))
+    final = studies.new(store, choosing.final(stored, report, 1))
     assert len(final.study.arms) == 1
     end_all(store, final.id, {})
-    found = choosing.report(store, state)
-    assert found is not None
-    assert found.honesty is not None
-    assert (found.honesty.optimism, found.honesty.regret) == (0.0, None)
+    report = choosing.report(store, state)
+    assert report is not None
+    assert report.honesty is not None
+    assert (report.honesty.optimism, report.honesty.regret) == (0.0, None)
     assert (
-        found.sentences[-1] == "The default was tested with 1 seed; no other setting was, so the regret is not known."
+        report.sentences[-1] == "The default was tested with 1 seed; no other setting was, so the regret is not known."
     )
 
 
 def test_runs_of_an_earlier_version_give_no_certainty(store: RunStore) -> None:
     stored = studies.new(store, choice_study(BASE, 4)[0])
     state = end_all(store, stored.id, {"p = 0.5": 60, "p = 0": 140}, is_known=False)
-    found = choosing.report(store, state)
-    assert found is not None
-    assert found.choice is not None
-    assert (found.choice.chosen, found.choice.optimism) == ("p = 0", None)
-    assert any("do not record which images" in sentence for sentence in found.sentences)
+    report = choosing.report(store, state)
+    assert report is not None
+    assert report.choice is not None
+    assert (report.choice.chosen, report.choice.optimism) == ("p = 0", None)
+    assert any("do not record which images" in sentence for sentence in report.sentences)
 
 
 def test_a_study_that_only_compares_has_no_choice(store: RunStore) -> None:
