@@ -141,7 +141,7 @@ class Choice:
 
 
 def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, int]) -> Choice | None:
-    """Choose an arm: of those within one standard error of the best the nearest to the default.
+    """Choose an arm: of those within one standard error of the best, and not below the default, the nearest to it.
 
     Args:
         scores: By arm. Only seeds that all arms have count.
@@ -166,12 +166,13 @@ def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, i
     errors = np.array([[_error(table, values, i, j, count) for j in range(len(arms))] for i in range(len(arms))])
     far = np.array([distances[arm] for arm in arms])
     means = values.mean(axis=1)
-    best, chosen, start = int(_best(means[None], far)[0]), int(_rule(means[None], errors, far)[0]), arms.index(default)
+    start = arms.index(default)
+    best, chosen = int(_best(means[None], far)[0]), int(_rule(means[None], errors, far, start)[0])
     shares: list[float | None] = [None] * len(arms)
     optimism = None
     if table is not None:
         resampled = _resampled(table)
-        picks = _rule(resampled, errors, far)
+        picks = _rule(resampled, errors, far, start)
         shares = [float((picks == i).mean()) for i in range(len(arms))]
         rows = np.arange(len(picks))
         apparent = resampled[rows, picks] - resampled[:, start]
@@ -201,12 +202,19 @@ def _best(means: Any, far: Any) -> Any:
     return (means - 1e-6 * far).argmax(axis=1)
 
 
-def _rule(means: Any, errors: Any, far: Any) -> Any:
-    """The index that the rule chooses in each row. means: (rows, arms); errors: (arms, arms); far: (arms,)."""
+def _rule(means: Any, errors: Any, far: Any, start: int) -> Any:
+    """The index that the rule chooses in each row, never of an arm below the default.
+
+    Args:
+        means: (rows, arms).
+        errors: (arms, arms).
+        far: (arms,).
+        start: Index of the default.
+    """
     import numpy as np
 
     behind = means.max(axis=1, keepdims=True) - means
-    within = behind <= errors[_best(means, far)] + _EQUAL
+    within = (behind <= errors[_best(means, far)] + _EQUAL) & (means >= means[:, [start]] - _EQUAL)
     rank = np.where(within, far * 1000.0 + behind, np.inf)  # the nearest, then the most accurate
     return rank.argmin(axis=1)
 

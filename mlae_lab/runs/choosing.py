@@ -14,7 +14,7 @@ from mlae_lab.core.choice_study import FINAL_SEEDS, choice_of, final_study, fina
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import MAX_IMAGES_RECORDED, Evaluation, Started, unpacked
 from mlae_lab.core.seed_statistics import points
-from mlae_lab.core.study import Arm, Study
+from mlae_lab.core.study import Arm, Study, shown
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import devices, outcomes
 from mlae_lab.runs.outcomes import Curve
@@ -118,26 +118,40 @@ def _before(study: Study, state: State) -> str:
     return f"{which}{state.done} of {len(state.cells)} runs are done; the choice follows when all are."
 
 
+def _values(study: Study, arm: str) -> str:
+    """An arm's name without its epochs, which all arms of the last stage share."""
+    return ", ".join(shown(name, text) for name, text in study.arm(arm).values if name in _varying(study))
+
+
+def _varying(study: Study) -> set[str]:
+    return {name for name, texts in study.factors if len(texts) > 1}
+
+
 def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
-    """The choice in words."""
+    """The choice in words; the first sentence stands alone."""
+    assert study.choice is not None
     best, chosen = choice.of(choice.best), choice.of(choice.chosen)
-    sentences = []
     if choice.chosen == choice.default == choice.best:
-        sentences.append(f"The default {chosen.arm} is kept: no setting has a higher accuracy.")
+        sentences = [f"The default is kept: {_values(study, chosen.arm)}.", "No setting has a higher accuracy."]
     elif choice.chosen == choice.default:
-        sentences.append(
-            f"The default {chosen.arm} is kept: the best setting, {best.arm}, is {points(chosen.behind)} points above "
-            f"it, which is within one standard error ({points(chosen.error)})."
-        )
+        sentences = [
+            f"The default is kept: {_values(study, chosen.arm)}.",
+            f"The setting with the highest accuracy, {_values(study, best.arm)}, is {points(chosen.behind)} points "
+            f"above it, which is within one standard error ({points(chosen.error)}).",
+        ]
     else:
         higher = ""
         if choice.chosen != choice.best:
-            more = " and differs in more settings" if best.distance > chosen.distance else ""
-            higher = f"; {best.arm} is {points(chosen.behind)} points higher, within one standard error{more}"
-        sentences.append(
-            f"Chosen: {chosen.arm}. It is {points(choice.gain)} points above the default {choice.default} (standard "
-            f"error {points(choice.gain_error)}){higher}."
-        )
+            more = " and differs from it in more settings" if best.distance > chosen.distance else ""
+            higher = (
+                f" {_values(study, best.arm)} is {points(chosen.behind)} points higher, which is within one standard "
+                f"error ({points(chosen.error)}){more}."
+            )
+        sentences = [
+            f"Chosen: {_values(study, chosen.arm)}.",
+            f"It is {points(choice.gain)} points above the default, {_values(study, choice.default)} (standard error "
+            f"{points(choice.gain_error)}).{higher}",
+        ]
     data = f"{len(choice.seeds)} seed{'s' * (len(choice.seeds) != 1)}"
     data += f" and {choice.images:,} images" if choice.images else ""
     if chosen.share is None:
@@ -150,7 +164,7 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
             candidate for candidate in choice.candidates if candidate.arm != chosen.arm and (candidate.share or 0) > 0
         ]
         second = max(rivals, key=lambda candidate: candidate.share or 0, default=None)
-        rival = f", {second.arm} in {100 * (second.share or 0):.0f} %" if second else ""
+        rival = f", {_values(study, second.arm)} in {100 * (second.share or 0):.0f} %" if second else ""
         sentences.append(
             f"Repeated on resampled images and seeds ({data}), the rule chooses it in {100 * chosen.share:.0f} % of "
             f"cases{rival}."
@@ -159,10 +173,10 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
         sentences.append(
             f"Expected optimism: {points(choice.optimism)} points of such a gain come from choosing on the same images."
         )
-    return sentences + _afterwards(choice, checked)
+    return sentences + _afterwards(study, choice, checked)
 
 
-def _afterwards(choice: Choice, checked: Honesty) -> list[str]:
+def _afterwards(study: Study, choice: Choice, checked: Honesty) -> list[str]:
     if checked.test_gain is None:
         return ["Not tested yet: the final runs train the chosen and the default setting on train and val."]
     seeds = f"{len(checked.seeds)} seed{'s' * (len(checked.seeds) != 1)}"
@@ -177,7 +191,7 @@ def _afterwards(choice: Choice, checked: Honesty) -> list[str]:
     if checked.regret is not None:
         sentences.append(
             f"Regret: {points(checked.regret)} points behind the best in hindsight of {checked.tested} tested settings"
-            + (f", {checked.best}." if checked.regret > 0 else ".")
+            + (f", {_values(study, checked.best)}." if checked.regret > 0 else ".")
         )
     return sentences or [f"The default was tested with {seeds}; no other setting was, so the regret is not known."]
 

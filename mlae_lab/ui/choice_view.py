@@ -142,8 +142,8 @@ def _described(base: RunConfig, study: Study, complete: Callable[[RunConfig], Ru
 def draw_choice(loaded: LoadedStudy, report: Report) -> None:
     """Draw what a study has chosen: the sentences, its candidates, and the button of the final runs."""
     large(report.sentences[0])
-    for sentence in report.sentences[1:]:
-        page.note(escape(sentence))
+    if report.sentences[1:]:
+        page.note(escape(" ".join(report.sentences[1:])))
     if report.choice is None:
         return
     choice = report.choice

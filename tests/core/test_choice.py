@@ -55,6 +55,18 @@ def test_of_the_arms_within_the_error_the_nearest_to_the_default_is_chosen() -> 
     assert [entry.arm for entry in chosen.candidates] == ["two", "one", "also_one", "default"]
 
 
+def test_an_arm_below_the_default_is_never_chosen_for_being_near_it() -> None:
+    arms = scores(
+        default=("1" * 60 + "0" * 40,), far=("1" * 62 + "0" * 38,),
+        near=("0" * 41 + "1" * 59,),
+    )  # fmt: skip
+    chosen = choose(arms, "default", {"default": 0, "far": 2, "near": 1})
+    assert chosen is not None
+    assert chosen.of("near").is_within
+    assert not chosen.of("default").is_within
+    assert chosen.chosen == "far"
+
+
 def test_error_of_two_seeds_is_that_of_the_two_way_analysis_of_variance() -> None:
     draws = np.random.default_rng(3)
     table = draws.random((2, 3, 60)) < np.array([0.8, 0.7])[:, None, None]

@@ -65,7 +65,7 @@ def test_the_page_of_a_choice_says_what_was_chosen_and_starts_the_final_runs(sto
     through(store, stored.id, p0_5=60.0, p0=80.0, p0_3=60.0)
     at = opened(study=stored.id)
     shown = html(at)
-    assert "Chosen: p = 0. It is 20.0 points above the default p = 0.5" in shown
+    assert "It is 20.0 points above the default, p = 0.5 (standard error" in shown
     assert "p = 0, chosen" in shown
     assert "p = 0.5 (default)" in shown
     assert "study-arms" in figures(at)

@@ -64,8 +64,11 @@ def test_stages_follow_one_another_and_end_with_a_choice(store: RunStore) -> Non
     assert report.choice is not None
     assert report.choice.chosen == "p = 0, λ = 4, learning rate = 0.005, 8 epochs"
     assert (report.choice.gain, report.choice.images, report.choice.seeds) == (25.0, 200, (0, 1))
-    assert report.sentences[0].startswith("Chosen: p = 0, λ = 4, learning rate = 0.005, 8 epochs. It is 25.0 points")
-    assert "(2 seeds and 200 images), the rule chooses it in 100 % of cases." in report.sentences[1]
+    assert report.sentences[0] == "Chosen: p = 0, λ = 4, learning rate = 0.005."
+    assert report.sentences[1].startswith(
+        "It is 25.0 points above the default, p = 0.5, λ = 1, learning rate = 0.005 (standard error 3."
+    )
+    assert "(2 seeds and 200 images), the rule chooses it in 100 % of cases." in report.sentences[2]
     assert report.sentences[-1].startswith("Not tested yet")
 
 
@@ -151,9 +154,10 @@ def test_a_kept_default_says_why_and_has_no_optimism(store: RunStore) -> None:
     state = end_all(store, stored.id, {"p = 0.5": 100, "p = 0.3": 101, "p = 0": 100})
     report = choosing.report(store, state)
     assert report is not None
-    assert report.sentences[0] == (
-        "The default p = 0.5 is kept: the best setting, p = 0.3, is 0.5 points above it, which is within one standard "
-        "error (0.5)."
+    assert report.sentences[:2] == (
+        "The default is kept: p = 0.5.",
+        "The setting with the highest accuracy, p = 0.3, is 0.5 points above it, which is within one standard error "
+        "(0.5).",
     )
     final = studies.new(store, choosing.final(stored, report, 1))
     assert len(final.study.arms) == 1
