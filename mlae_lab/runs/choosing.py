@@ -118,13 +118,10 @@ def _before(study: Study, state: State) -> str:
     return f"{which}{state.done} of {len(state.cells)} runs are done; the choice follows when all are."
 
 
-def _values(study: Study, arm: str) -> str:
+def values_text(study: Study, arm: str) -> str:
     """An arm's name without its epochs, which all arms of the last stage share."""
-    return ", ".join(shown(name, text) for name, text in study.arm(arm).values if name in _varying(study))
-
-
-def _varying(study: Study) -> set[str]:
-    return {name for name, texts in study.factors if len(texts) > 1}
+    varying = {name for name, texts in study.factors if len(texts) > 1}
+    return ", ".join(shown(name, text) for name, text in study.arm(arm).values if name in varying)
 
 
 def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
@@ -132,11 +129,11 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
     assert study.choice is not None
     best, chosen = choice.of(choice.best), choice.of(choice.chosen)
     if choice.chosen == choice.default == choice.best:
-        sentences = [f"The default is kept: {_values(study, chosen.arm)}.", "No setting has a higher accuracy."]
+        sentences = [f"The default is kept: {values_text(study, chosen.arm)}.", "No setting has a higher accuracy."]
     elif choice.chosen == choice.default:
         sentences = [
-            f"The default is kept: {_values(study, chosen.arm)}.",
-            f"The setting with the highest accuracy, {_values(study, best.arm)}, is {points(chosen.behind)} points "
+            f"The default is kept: {values_text(study, chosen.arm)}.",
+            f"The setting with the highest accuracy, {values_text(study, best.arm)}, is {points(chosen.behind)} points "
             f"above it, which is within one standard error ({points(chosen.error)}).",
         ]
     else:
@@ -144,13 +141,13 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
         if choice.chosen != choice.best:
             more = " and differs from it in more settings" if best.distance > chosen.distance else ""
             higher = (
-                f" {_values(study, best.arm)} is {points(chosen.behind)} points higher, which is within one standard "
-                f"error ({points(chosen.error)}){more}."
+                f" {values_text(study, best.arm)} is {points(chosen.behind)} points higher, which is within one "
+                f"standard error ({points(chosen.error)}){more}."
             )
         sentences = [
-            f"Chosen: {_values(study, chosen.arm)}.",
-            f"It is {points(choice.gain)} points above the default, {_values(study, choice.default)} (standard error "
-            f"{points(choice.gain_error)}).{higher}",
+            f"Chosen: {values_text(study, chosen.arm)}.",
+            f"It is {points(choice.gain)} points above the default, {values_text(study, choice.default)} (standard "
+            f"error {points(choice.gain_error)}).{higher}",
         ]
     data = f"{len(choice.seeds)} seed{'s' * (len(choice.seeds) != 1)}"
     data += f" and {choice.images:,} images" if choice.images else ""
@@ -164,7 +161,7 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
             candidate for candidate in choice.candidates if candidate.arm != chosen.arm and (candidate.share or 0) > 0
         ]
         second = max(rivals, key=lambda candidate: candidate.share or 0, default=None)
-        rival = f", {_values(study, second.arm)} in {100 * (second.share or 0):.0f} %" if second else ""
+        rival = f", {values_text(study, second.arm)} in {100 * (second.share or 0):.0f} %" if second else ""
         sentences.append(
             f"Repeated on resampled images and seeds ({data}), the rule chooses it in {100 * chosen.share:.0f} % of "
             f"cases{rival}."
@@ -191,7 +188,7 @@ def _afterwards(study: Study, choice: Choice, checked: Honesty) -> list[str]:
     if checked.regret is not None:
         sentences.append(
             f"Regret: {points(checked.regret)} points behind the best in hindsight of {checked.tested} tested settings"
-            + (f", {_values(study, checked.best)}." if checked.regret > 0 else ".")
+            + (f", {values_text(study, checked.best)}." if checked.regret > 0 else ".")
         )
     return sentences or [f"The default was tested with {seeds}; no other setting was, so the regret is not known."]
 

@@ -104,11 +104,11 @@ def _draw_preview(base: RunConfig, study: Study, design: Design, command_text: s
         5.0,
     )
     page.section(escape(study.title))
-    seeds, assumed = len(study.seeds), study.choice is not None and study.choice.unit == "runs"
+    seeds, in_runs = len(study.seeds), study.choice is not None and study.choice.unit == "runs"
     page.facts(
         ("Settings tried", f"{design.arms}"),
         ("Runs", f"{seeds * sum(arms for _, arms in design.rungs)}"),
-        ("Cost", f"{design.cost:g} runs" if assumed else page.seconds_text(design.cost)),
+        ("Cost", f"{design.cost:g} full runs" if in_runs else page.seconds_text(design.cost)),
         ("Estimated time" if len(design.rungs) == 1 else "Estimated time, stage 1", time_text(plan)),
         ("Minimum memory", format_bytes(plan.memory)),
     )
@@ -153,7 +153,9 @@ def draw_choice(loaded: LoadedStudy, report: Report) -> None:
     for entry in choice.candidates:
         tests = report.tests.get(entry.arm, {})
         test = f"{sum(tests.values()) / len(tests):.1f} % ({counted(len(tests), 'seed')})" if tests else "–"
-        name = escape(entry.arm) + (" (default)" if entry.arm == choice.default else "")
+        name = escape(choosing.values_text(report.study, entry.arm)) + (
+            " (default)" if entry.arm == choice.default else ""
+        )
         behind = "the best" if entry.arm == choice.best else f"{points(entry.behind)} ± {points(entry.error)}"
         rows.append(
             (
@@ -164,7 +166,8 @@ def draw_choice(loaded: LoadedStudy, report: Report) -> None:
     table(("Setting", "Accuracy on val", "Points behind the best", "Chosen in resamples", "Accuracy on test"), rows)
     page.note(
         "± one standard error of the paired difference, over seeds and images. A setting within it counts as equally "
-        "good, and of these the nearest to the default is chosen."
+        "good, and of these the nearest to the default is chosen. The figures and the table of arms below compare by "
+        "seeds alone."
     )
 
 

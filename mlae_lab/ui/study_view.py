@@ -19,6 +19,7 @@ from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import studies, study_results
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
+from mlae_lab.runs.study_results import Results
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.arms_table import arms_table, hidden_arms, ordered
 from mlae_lab.ui.choice_view import draw_choice
@@ -116,17 +117,21 @@ def _draw_verdict(loaded: LoadedStudy) -> None:
     results = loaded.results
     if report := choice_report(loaded):
         draw_choice(loaded, report)
-        page.note(escape(results.verdict))
     else:
         st.html(f'<p class="study-verdict" role="status">{escape(results.verdict)}</p>')
+        _draw_tests(results)
+    if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:
+        st.html(progress_html(loaded) + f'<p class="lab-note">{escape(_progress_text(loaded))}</p>')
+
+
+def _draw_tests(results: Results) -> None:
+    """How many comparisons the verdict rests on, if several."""
     tests = sum(bool(result.comparison and result.comparison.p is not None) for result in results.arms)
     if tests > 1:
         page.note(
             f"{tests} comparisons with {escape(results.study.reference)}, paired by seed, corrected by Holm's "
             f"procedure: the probability of one or more false differences is at most {100 * ALPHA:g} %."
         )
-    if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:
-        st.html(progress_html(loaded) + f'<p class="lab-note">{escape(_progress_text(loaded))}</p>')
 
 
 def progress_html(loaded: LoadedStudy) -> str:

@@ -66,7 +66,7 @@ def test_the_page_of_a_choice_says_what_was_chosen_and_starts_the_final_runs(sto
     at = opened(study=stored.id)
     shown = html(at)
     assert "It is 20.0 points above the default, p = 0.5 (standard error" in shown
-    assert "p = 0, chosen" in shown
+    assert "<b>p = 0, chosen</b>" in shown
     assert "p = 0.5 (default)" in shown
     assert "study-arms" in figures(at)
     assert "Chosen: p = 0." in html(opened()), "the list says it, too"
