@@ -39,9 +39,12 @@ def test_a_choice_runs_to_its_report_and_its_final_runs(store: RunStore, capsys:
     assert result["images"] == 200, "the runs recorded which images they classify correctly"
     assert sum(entry["share_chosen"] for entry in result["candidates"]) == pytest.approx(1)
     means = {entry["arm"]: entry["mean"] for entry in result["candidates"]}
-    shown = main(["study", "show", name, "--json", *place])
-    assert shown == 0
-    assert {arm["name"]: arm["mean"] for arm in printed_json(capsys)["arms"]} == means
+    assert main(["study", "show", name, "--json", *place]) == 0
+    study = printed_json(capsys)
+    assert {arm["name"]: arm["mean"] for arm in study["arms"]} == means
+    assert study["choice"]["chosen"] == result["chosen"]
+    assert main(["study", "export", name, "--out", str(store.folder / "../report.html"), "--json", *place]) == 0
+    assert result["sentences"][0] in Path(printed_json(capsys)["file"]).read_text()
     assert main(["choose", name, "--final", "--all", "--seeds", "1", "--dry-run", "--json", *place]) == 0
     assert printed_json(capsys)["runs"] == 2
     assert main(["choose", name, "--final", "--all", "--seeds", "1", "--json", *place]) == 0

@@ -37,7 +37,7 @@ from mlae_lab.data.tasks import located
 from mlae_lab.environment import expanded
 from mlae_lab.files import read_regular, require_free, write_whole
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import outcomes, studies, study_results, supervisor
+from mlae_lab.runs import choosing, outcomes, studies, study_results, supervisor
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import Plan, State
@@ -331,7 +331,11 @@ def follow(
 
 def _print_results(args: argparse.Namespace, store: RunStore, state: State) -> int:
     results = study_results.results(store, state)
-    return print_result(args, study_results.as_data(results, state), table(results, state))
+    data, text = study_results.as_data(results, state), table(results, state)
+    if report := choosing.report(store, state):
+        data |= {"choice": choosing.as_data(report)}
+        text += "\n" + "\n".join(report.sentences)
+    return print_result(args, data, text)
 
 
 def table(results: Results, state: State) -> str:
@@ -454,6 +458,7 @@ def _export(args: argparse.Namespace) -> int:
     else:
         from mlae_lab.ui.figures.study_report import study_report  # with NumPy, which no other command of a study needs
 
-        text = study_report(results, state, studies.curves(store, state))
+        report = choosing.report(store, state)
+        text = study_report(results, state, studies.curves(store, state), report.sentences if report else ())
     write_whole(out, text)
     return print_result(args, {"study": args.study, "file": str(out)}, str(out))

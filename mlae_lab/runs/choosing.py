@@ -168,7 +168,8 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
         )
     if choice.optimism is not None:
         sentences.append(
-            f"Expected optimism: {points(choice.optimism)} points of such a gain come from choosing on the same images."
+            f"Expected optimism: a gain over the default that is found this way is {points(choice.optimism)} points "
+            "too high on average."
         )
     return sentences + _afterwards(study, choice, checked)
 

@@ -379,4 +379,5 @@ def _json(loaded: LoadedStudy) -> str:
 
 def _report(loaded: LoadedStudy) -> str:
     curves = studies.curves(queries.store(), loaded.state, queries.curve)
-    return study_report(loaded.results, loaded.state, curves)
+    report = choice_report(loaded)
+    return study_report(loaded.results, loaded.state, curves, report.sentences if report else ())
