@@ -13,6 +13,7 @@ BENCHMARKS = {
     "similarity": "cosines and spectra from the factors, compared with full matrices",
     "bundled_tasks": "the accuracy of a default run on each bundled task",
     "method_table": "every method on the bundled tasks, common and own recipe, three seeds",
+    "choice": "how often `choose` finds the best arm, where the truth is known",
     "ui": "server cost and smoothness of the live bench",
     "runs_page": "server time of the Runs page with a thousand runs",
     "viewers": "what twenty viewers cost a run",

@@ -1,4 +1,5 @@
-"""Studies: all of them, the form of a new one (`?new=1`, with the parameters of a draft), or one (`?study=`)."""
+"""Studies: all of them; the form of a new one (`?new=1`, with the parameters of a draft) or of a choice (`?choose=1`);
+or one of them (`?study=`)."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.study_table import StoredStudy
 from mlae_lab.ui import page, visitor
+from mlae_lab.ui.choice_view import draw_choice_form
 from mlae_lab.ui.figures.studies import mean_of
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go, link, show_address
 from mlae_lab.ui.study_form import draw_form
-from mlae_lab.ui.study_queries import load, stored_studies, unread_studies
+from mlae_lab.ui.study_queries import choice_report, load, stored_studies, unread_studies
 from mlae_lab.ui.study_view import STYLE, draw_study, progress_html
 
 MAX_SHOWN = 30
@@ -33,6 +35,8 @@ ROWS = """<style>
 def row(stored: StoredStudy) -> None:
     loaded = load(stored.id, REFRESH_SECONDS)
     study, results, state = stored.study, loaded.results, loaded.state
+    report = choice_report(loaded)
+    verdict = report.sentences[0] if report else results.verdict
     best = results.ranked[0] if results.ranked else None
     bar = "" if state.done == len(state.cells) else progress_html(loaded)
     what = [
@@ -48,7 +52,7 @@ def row(stored: StoredStudy) -> None:
         st.html(
             '<div class="lab-choice study-row">'
             + (f"<span>{escape(study.question)}</span>" if study.question else "")
-            + f"<p>{escape(results.verdict)}</p>{bar}<span>{escape(' · '.join(what))}</span>"
+            + f"<p>{escape(verdict)}</p>{bar}<span>{escape(' · '.join(what))}</span>"
             f"<small>{date}{by}</small></div>"
         )
 
@@ -56,8 +60,15 @@ def row(stored: StoredStudy) -> None:
 def overview() -> None:
     page.heading("Studies", "A question, the settings that answer it, and seeds: paired, with intervals and a verdict.")
     st.html(STYLE + ROWS)
-    if st.button("New study", type="primary", key="study_new"):
-        go("studies", new="1")
+    with st.container(horizontal=True, gap="small"):
+        if st.button("New study", type="primary", key="study_new"):
+            go("studies", new="1")
+        if st.button(
+            "Choose p and λ",
+            key="study_choose",
+            help="Find p, initial λ and learning rate for a task, within a budget.",
+        ):
+            go("studies", choose="1")
     everything = stored_studies()
     for name in unread_studies():
         st.warning(f"Study {name} cannot be read: its page says why.")
@@ -104,6 +115,10 @@ if name := st.query_params.get("study"):
     except StoreError as error:
         page.heading("Study")
         st.warning(plain(sentence(error)))
+    link("studies", "All studies")
+elif st.query_params.get("choose"):
+    page.heading("Choose p and λ", "From the train and val images alone, within a budget.")
+    draw_choice_form()
     link("studies", "All studies")
 elif st.query_params.get("new"):
     page.heading("New study", "Choose what varies; everything else stays equal.")

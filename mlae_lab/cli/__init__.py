@@ -20,6 +20,7 @@ from typing import NoReturn
 from mlae_lab import doctor, environment, network
 from mlae_lab.cli import (
     alerts,
+    choose,
     diversity,
     errors,
     fetching,
@@ -134,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     repeats.add(command)
     study.add(command)
     paper_tables.add(command)
+    choose.add(command)
     errors.add(command)
     maps.add(command)
     whatif.add(command)

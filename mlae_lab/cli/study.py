@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from mlae_lab.data.tasks import located
 from mlae_lab.environment import expanded
 from mlae_lab.files import read_regular, require_free, write_whole
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import outcomes, studies, study_results, supervisor
+from mlae_lab.runs import choosing, outcomes, studies, study_results, supervisor
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import Plan, State
@@ -150,7 +150,7 @@ def _new(args: argparse.Namespace) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if args.dry_run:
-        return _print_plan(args, study, studies.plan(find_store(args), study), notes)
+        return print_plan(args, study, studies.plan(find_store(args), study), notes)
     store = store_of(args)
     stored = studies.new(store, study, current_owner())
     if args.detach:
@@ -175,7 +175,7 @@ def _described(args: argparse.Namespace) -> tuple[Study, tuple[str, ...]]:
         values[name] = values_of_text(value)
     if "mask" in values:
         backbone = values.get("backbone", [catalog.DEFAULT_BACKBONE])[0]
-        values["mask"] = [_mask(word, backbone) for word in values["mask"]]
+        values["mask"] = [mask_text(word, backbone) for word in values["mask"]]
     data: dict[str, Any]
     if args.file:
         data = _from_file(args, values)
@@ -198,6 +198,7 @@ def _completed(config: RunConfig) -> RunConfig:
 
 
 def values_of_text(text: str) -> list[str]:
+    """Values that are separated by commas."""
     return [part.strip() for part in text.split(",")]
 
 
@@ -208,7 +209,7 @@ def seeds_of(text: str) -> int | list[int]:
     return int(words[0]) if len(words) == 1 else [int(word) for word in words]
 
 
-def _mask(word: str, backbone: str) -> str:
+def mask_text(word: str, backbone: str) -> str:
     """A pattern or a mask code as it is; a plan file as the code of its plan."""
     if word.partition(".")[0] in NAMES or word.startswith("m1_"):
         return word
@@ -231,7 +232,10 @@ def _from_file(args: argparse.Namespace, values: dict[str, list[str]]) -> dict[s
     return parsed(text)
 
 
-def _print_plan(args: argparse.Namespace, study: Study, plan: Plan, notes: Sequence[str]) -> int:
+def print_plan(
+    args: argparse.Namespace, study: Study, plan: Plan, notes: Sequence[str], more: Mapping[str, Any] = {}
+) -> int:
+    """Print what a study would start. more: entries for `--json`."""
     arms = [
         {
             "name": arm.name, "values": dict(arm.values), "config_hash": arm.config.hash,
@@ -244,7 +248,7 @@ def _print_plan(args: argparse.Namespace, study: Study, plan: Plan, notes: Seque
         "title": study.title, "arms": arms, "seeds": list(study.seeds), "reference": study.reference,
         "runs": study.runs, "to_run": plan.to_run, "reused": plan.reused,
         "seconds": plan.seconds, "seconds_low": plan.low, "seconds_high": plan.high,
-        "arms_without_estimate": list(plan.unknown), "memory_bytes": plan.memory, "notes": list(notes),
+        "arms_without_estimate": list(plan.unknown), "memory_bytes": plan.memory, "notes": list(notes), **more,
     }  # fmt: skip
     width = max(len(arm.name) for arm in study.arms)
     lines = [
@@ -274,8 +278,20 @@ def _duration(seconds: float) -> str:
 # ---------------------------------------------------------------- follow and show
 
 
-def follow(args: argparse.Namespace, store: RunStore, name: str) -> int:
-    """Print each run as it ends, then what the study says."""
+def follow(
+    args: argparse.Namespace,
+    store: RunStore,
+    name: str,
+    show: Callable[[argparse.Namespace, RunStore, State], int] | None = None,
+) -> int:
+    """Print each run as it ends, then what the study says.
+
+    Args:
+        args: Of the command.
+        store: Of the study.
+        name: Its id.
+        show: Prints what it says when it is over, by default as `study show` does.
+    """
     reported: set[str] = set()
     is_reported = False
     curves: dict[str, Curve] = {}
@@ -300,19 +316,26 @@ def follow(args: argparse.Namespace, store: RunStore, name: str) -> int:
                     print(f"{state.done:>4} of {len(state.cells)}  {cell.arm}, seed {cell.seed}: {result}", flush=True)
             is_reported = is_reported or (not state.is_over and report_supervisor(store))
             if state.is_over:
+                studies.advance(store, [name])  # waits for the supervisor if that is starting the next stage
+                state = studies.state(store, name, curve_of)
+            if state.is_over:
                 break
             time.sleep(_TICK_SECONDS)
     except KeyboardInterrupt:
         print(f"\nthe study continues without this terminal: `{PROGRAM} study show {name}` shows it", flush=True)
         return print_json({"study": name}) if args.json else 0
     status = print_failures(store, [cell.run for cell in state.cells if cell.run is not None])
-    _print_results(args, store, state)
+    (show or _print_results)(args, store, state)
     return status
 
 
 def _print_results(args: argparse.Namespace, store: RunStore, state: State) -> int:
     results = study_results.results(store, state)
-    return print_result(args, study_results.as_data(results, state), table(results, state))
+    data, text = study_results.as_data(results, state), table(results, state)
+    if report := choosing.report(store, state):
+        data |= {"choice": choosing.as_data(report)}
+        text += "\n" + "\n".join(report.sentences)
+    return print_result(args, data, text)
 
 
 def table(results: Results, state: State) -> str:
@@ -331,7 +354,7 @@ def table(results: Results, state: State) -> str:
     return "\n".join([*lines, results.verdict])
 
 
-def _existing(args: argparse.Namespace) -> RunStore:
+def existing(args: argparse.Namespace) -> RunStore:
     """The store that holds `args.study`. Raises UsageError or StoreError."""
     store = find_store(args)
     if store is None:
@@ -341,14 +364,14 @@ def _existing(args: argparse.Namespace) -> RunStore:
 
 
 def _mine(args: argparse.Namespace) -> RunStore:
-    """`_existing`, for a command that changes the study."""
-    store = _existing(args)
+    """`existing`, for a command that changes the study."""
+    store = existing(args)
     check_owner(args, store, store.study(args.study).owner, f"study {args.study}")
     return store
 
 
 def _show(args: argparse.Namespace) -> int:
-    store = _existing(args)
+    store = existing(args)
     supervisor.ensure(store)
     return _print_results(args, store, studies.state(store, args.study))
 
@@ -416,7 +439,7 @@ def _delete(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    store = _existing(args)
+    store = existing(args)
     kind = args.out.suffix.lower()
     if kind not in (".csv", ".json", ".yaml", ".yml", ".html", ".htm"):
         raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json, .yaml or .html")
@@ -435,6 +458,7 @@ def _export(args: argparse.Namespace) -> int:
     else:
         from mlae_lab.ui.figures.study_report import study_report  # with NumPy, which no other command of a study needs
 
-        text = study_report(results, state, studies.curves(store, state))
+        report = choosing.report(store, state)
+        text = study_report(results, state, studies.curves(store, state), report.sentences if report else ())
     write_whole(out, text)
     return print_result(args, {"study": args.study, "file": str(out)}, str(out))

@@ -21,6 +21,7 @@ Canvas = tuple[tuple[float | None, ...], ...]
 StatisticValue = float | tuple[float | None, ...] | Canvas | None  # of a run, by layer, or by layer and expert
 MAX_STATISTICS = 64  # in one event
 MAX_STATISTIC_SIZE = 256  # layers, and columns of a layer, of a method without a mask
+MAX_IMAGES_RECORDED = 1_000  # of an evaluation, image by image
 _NAME = re.compile("[a-z][a-z0-9_]{0,47}")
 _LABEL_LETTERS = 100
 _NOTE_LETTERS = 400
@@ -124,6 +125,8 @@ class Evaluation:
         accuracy: Top-1 in percent, all experts on and not rescaled.
         loss: Mean cross-entropy.
         seconds: Since the first step began, evaluation included.
+        correct: Which images are classified correctly, in the order of the split, as `packed` writes them; "" for a
+            split of more than `MAX_IMAGES_RECORDED` images.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -133,6 +136,7 @@ class Evaluation:
     accuracy: float
     loss: float
     seconds: float
+    correct: str = ""
 
 
 @dataclass(frozen=True)
@@ -404,6 +408,14 @@ def packed(mask: Iterable[bool]) -> str:
     """A mask as hexadecimal bytes: cell i of the canvas, counted row by row, is bit i % 8 of byte i // 8."""
     cells = [bool(cell) for cell in mask]
     return bytes(sum(cell << i for i, cell in enumerate(cells[k : k + 8])) for k in range(0, len(cells), 8)).hex()
+
+
+def unpacked(text: str, count: int) -> tuple[bool, ...]:
+    """The inverse of `packed`. Raises ValueError for a text that does not hold `count` cells."""
+    data = bytes.fromhex(text)
+    if len(data) != -(-count // 8):
+        raise ValueError(f"{len(data)} bytes do not hold {count} cells")
+    return tuple(bool(data[i // 8] >> i % 8 & 1) for i in range(count))
 
 
 def to_json(event: Event) -> str:

@@ -19,11 +19,13 @@ from typing import Any
 
 from mlae_lab.core import catalog, recipes
 from mlae_lab.core import method as methods
+from mlae_lab.core.choice import ChoiceRule
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import NAMES, fitted, paper_patterns, pattern
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.sanitize import one_line, printable
 from mlae_lab.core.settings import ConfigError, Setting, setting_of, settings_of
+from mlae_lab.errors import LabError
 
 MAX_ARMS = 1_000
 MAX_SEEDS = 100
@@ -67,6 +69,7 @@ class Study:
         margin: Differences below this number of percentage points count as equivalent; None: equivalence is not tested.
         factors: (name, values as texts) of which the arms are the product; empty for a list of arms.
         notes: Free text.
+        choice: How it chooses an arm (`core.choice_study`), None for a study that only compares.
 
     Raises:
         ConfigError: A value breaks its rule.
@@ -80,6 +83,7 @@ class Study:
     margin: float | None = None
     factors: tuple[tuple[str, tuple[str, ...]], ...] = ()
     notes: str = ""
+    choice: ChoiceRule | None = None
 
     def __post_init__(self) -> None:
         arms = tuple(replace(arm, name=one_line(arm.name)) for arm in self.arms)
@@ -116,6 +120,22 @@ class Study:
         cells = [(cell.arm, cell.seed, cell.config.hash) for cell in self.cells()]
         return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:12]
 
+    @property
+    def compared(self) -> tuple[tuple[str, tuple[Arm, ...]], ...]:
+        """The arms that are compared with one another, (reference, arms), those of the study's reference last.
+
+        These are all, but where arms are chosen by successive halving only those with equally many epochs: the
+        reference of a shorter stage is the arm with the values of the study's reference.
+        """
+        if self.choice is None:
+            return ((self.reference, self.arms),)
+        wanted, groups = _without("epochs", self.arm(self.reference)), []
+        for epochs, _ in self.choice.rungs:
+            arms = tuple(arm for arm in self.arms if arm.config.epochs == epochs)
+            names = [arm.name for arm in arms if _without("epochs", arm) == wanted]
+            groups.append((names[0] if names else "", arms))
+        return tuple(groups)
+
     def arm(self, name: str) -> Arm:
         """An arm by its name. Raises ConfigError for an unknown one."""
         for arm in self.arms:
@@ -131,16 +151,20 @@ class Study:
         task whose other values are those of `reference`. Without such an arm it is `reference`.
         """
         task_of = {arm.name: arm.config.task for arm in self.arms}
+        if self.choice is not None:
+            return {arm.name: reference for reference, arms in self.compared for arm in arms}
         if len(set(task_of.values())) == 1:
             return dict.fromkeys(task_of, self.reference)
-        wanted = _without_task(self.arm(self.reference))
-        by_task = {arm.config.task: arm.name for arm in self.arms if _without_task(arm) == wanted}
+        wanted = _without("task", self.arm(self.reference))
+        by_task = {arm.config.task: arm.name for arm in self.arms if _without("task", arm) == wanted}
         by_task[task_of[self.reference]] = self.reference
         return {name: by_task.get(task, self.reference) for name, task in task_of.items()}
 
     @property
     def reference_title(self) -> str:
         """What a sentence calls the reference."""
+        if self.choice is not None:
+            return self.reference
         return self.reference if len(set(self.references.values())) == 1 else "the reference of the same task"
 
     def cells(self) -> Iterator[Cell]:
@@ -170,7 +194,7 @@ class Study:
                 {"name": arm.name, "values": dict(arm.values), "config": arm.config.to_dict()} for arm in self.arms
             ],
             "seeds": list(self.seeds), "reference": self.reference, "margin": self.margin,
-        }  # fmt: skip
+        } | ({"choice": self.choice.to_dict()} if self.choice else {})  # fmt: skip
 
     @classmethod
     def from_dict(cls, data: Any) -> Study:
@@ -183,13 +207,16 @@ class Study:
             return cls(
                 str(data["title"]), arms, tuple(data["seeds"]), str(data["question"]), str(data["reference"]),
                 data["margin"], factors, str(data["notes"]),
+                ChoiceRule.from_dict(data["choice"]) if data.get("choice") else None,
             )  # fmt: skip
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, LabError):
+                raise
             raise ConfigError(f"the description of the study is damaged ({type(error).__name__}: {error})") from None
 
 
-def _without_task(arm: Arm) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in arm.values if pair[0] != "task")
+def _without(name: str, arm: Arm) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in arm.values if pair[0] != name)
 
 
 def _texts(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -125,6 +125,13 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         fits = not event.mask or (
             bool(_HEX.fullmatch(event.mask)) and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
         )
+    elif isinstance(event, ev.Evaluation):
+        letters = len(event.correct)
+        if letters > 2 * -(-ev.MAX_IMAGES_RECORDED // 8) or letters % 2 or not _HEX.fullmatch(event.correct):
+            raise ValueError(
+                f"correct of evaluation must be the hexadecimal bytes of at most {ev.MAX_IMAGES_RECORDED:,} images"
+            )
+        return
     elif isinstance(event, ev.SampleImages):
         if not len(event.labels) == len(event.images) <= 48 or not all(map(_BASE64.fullmatch, event.images)):
             raise ValueError(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlae_lab import locks
+from mlae_lab.core.choice_study import next_arms
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.study import Arm, Cell, Study
 from mlae_lab.core.weight_fit import require_weights
@@ -119,7 +120,8 @@ def new(store: RunStore, study: Study, owner: str = "") -> StoredStudy:
 def start(store: RunStore, name: str) -> list[Run]:
     """Start or resume every run of a study that is neither through nor on its way; return those.
 
-    A stopped or failed run is resumed, one that was deleted is started again. A second call starts nothing.
+    A stopped or failed run is resumed, one that was deleted is started again. A second call starts nothing. A study
+    that chooses (`Study.choice`) gets the arms of its next stage as its next version where one is complete.
 
     Raises:
         StoreError: A run is still stopping or archived. Nothing is started.
@@ -127,6 +129,26 @@ def start(store: RunStore, name: str) -> list[Run]:
     """
     with _changing(store):
         return _start(store, name)
+
+
+def advance(store: RunStore, names: Iterable[str]) -> list[str]:
+    """Start the next stage of the studies that choose, were not stopped and have completed a stage; return their ids.
+
+    The supervisor calls it when runs end, so that a study continues without a page or a terminal.
+    """
+    advanced = []
+    for name in names:
+        if store.study(name).study.choice is None:
+            continue
+        with _changing(store):
+            stored = store.study(name)
+            if not stored.halted and _next_arms(stored, state(store, name)) and _start(store, name):
+                advanced.append(name)
+    return advanced
+
+
+def _next_arms(stored: StoredStudy, now: State) -> tuple[Arm, ...]:
+    return next_arms(stored.study, now.values) if stored.study.choice else ()
 
 
 @contextmanager
@@ -169,6 +191,9 @@ def _start(store: RunStore, name: str) -> list[Run]:
             begun.append(run)
         if known.get((cell.arm, cell.seed)) != run.id:  # at once: what is started must be known if this is cut off
             store.set_study_cells(name, {(cell.arm, cell.seed): run.id})
+    if stored.study.choice and (arms := _next_arms(stored, state(store, name))):
+        store.add_version(name, stored.study.extended(arms=arms))
+        return begun + _start(store, name)
     return begun
 
 
@@ -300,6 +325,11 @@ class State:
     def is_over(self) -> bool:
         """Whether none of its runs is queued or active."""
         return all(cell.run is None or cell.run.status.is_over for cell in self.cells)
+
+    @property
+    def awaits_stage(self) -> bool:
+        """Whether a study that chooses has completed a stage and not begun the next."""
+        return not self.stored.halted and bool(_next_arms(self.stored, self))
 
     @property
     def values(self) -> dict[str, dict[int, float]]:

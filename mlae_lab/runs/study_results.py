@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from mlae_lab.core import catalog
@@ -71,9 +71,15 @@ class Results:
 
     @property
     def ranked(self) -> tuple[ArmResult, ...]:
-        """The arms with a result, the highest mean first."""
+        """The arms with a result, the highest mean first; those of an earlier stage of a choice come last."""
         known = [result for result in self.arms if result.statistics is not None]
-        return tuple(sorted(known, key=lambda result: -result.statistics.mean if result.statistics else 0.0))
+        last = {arm.name for arm in self.study.compared[-1][1]}
+        return tuple(
+            sorted(
+                known,
+                key=lambda result: (result.arm.name not in last, -result.statistics.mean),  # type: ignore[union-attr]
+            )
+        )
 
 
 def seconds(store: RunStore, run: Run) -> float | None:
@@ -84,8 +90,9 @@ def seconds(store: RunStore, run: Run) -> float | None:
 def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run], float | None] = seconds) -> Results:
     """The results of a study as far as it is. seconds_of: `seconds`, or a cached version of it."""
     study, values = state.stored.study, state.values
-    references = study.references
-    compared = comparisons(values, references, study.margin)
+    references, compared = study.references, dict[str, Comparison]()
+    for _, group in study.compared:
+        compared |= comparisons({arm.name: values[arm.name] for arm in group}, references, study.margin)
     by_arm: dict[str, list[CellState]] = {}
     for cell in state.cells:
         by_arm.setdefault(cell.arm, []).append(cell)
@@ -102,7 +109,26 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
                 verdict_of(comparison, study) if comparison else _REFERENCE if arm.name == references[arm.name] else "",
             )
         )  # fmt: skip
-    return Results(study, tuple(arms), state.done, _together(study, arms))
+    last = {arm.name for arm in study.compared[-1][1]}
+    together = _together(study, [result for result in arms if result.arm.name in last])
+    return Results(study, tuple(arms), state.done, together)
+
+
+def last_stage(results: Results) -> Results:
+    """Of a study that chooses the last stage of which two arms have results, as a study by itself; else the results.
+
+    Arms of different stages train for different numbers of epochs, so that a figure shows one stage.
+    """
+    study = results.study
+    if study.choice is None:
+        return results
+    for reference, arms in reversed(study.compared):
+        shown = [result for result in results.arms if result.arm in arms]
+        if reference and sum(result.statistics is not None for result in shown) > 1:
+            return replace(
+                results, study=replace(study, arms=arms, reference=reference, choice=None), arms=tuple(shown)
+            )
+    return results
 
 
 def _median_seconds(
@@ -123,11 +149,14 @@ def seeds_to_add(results: Results, most: int) -> int:
         results: Of the study.
         most: Seeds that the study shall have at most.
     """
-    now = len(results.study.seeds)
+    now, last = len(results.study.seeds), {arm.name for arm in results.study.compared[-1][1]}
     unsettled = [
         comparison
         for result in results.arms
-        if (comparison := result.comparison) and not comparison.is_different and not comparison.equivalent
+        if result.arm.name in last
+        and (comparison := result.comparison)
+        and not comparison.is_different
+        and not comparison.equivalent
     ]
     if not unsettled:
         return 0

@@ -219,6 +219,7 @@ class Supervisor:
         self.troubles: dict[str, str] = {}  # by run, the last error printed
         self.idle_since: float | None = None
         self.watch = Watch(store)
+        self.open: set[str] = set()  # ids of the runs that were not over at the last tick
 
     def tick(self) -> bool:
         """Check every run that is not over. Returns whether there was one, or an alert is being sent."""
@@ -244,8 +245,22 @@ class Supervisor:
                         print(f"run {run.id} cannot be supervised ({error})", flush=True)
         if any(run.status is Status.QUEUED for run in runs):
             self._start_queued()
-        self.watch.update([run.id for run in runs])
-        return bool(runs) or self.watch.is_sending
+        is_next_stage = self._advance_studies({run.id for run in runs})
+        self.watch.update([run.id for run in runs])  # a study with a next stage is not over
+        return bool(runs) or is_next_stage or self.watch.is_sending
+
+    def _advance_studies(self, now: set[str]) -> bool:
+        """Start the next stage of studies whose runs have ended since the last tick. Returns whether there was one.
+
+        Args:
+            now: Ids of the runs that are not over.
+        """
+        ended, self.open = self.open - now, now
+        if not ended:
+            return False
+        from mlae_lab.runs import studies  # it starts runs, for which it needs this module
+
+        return bool(studies.advance(self.store, {name for run in ended for name in self.store.studies_of(run)}))
 
     def _beat(self) -> None:
         _beat(self.lock, os.getpid())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.activation import Contribution, recording
-from mlae_lab.core.events import Canvas, ExpertStats
+from mlae_lab.core.events import MAX_IMAGES_RECORDED, Canvas, ExpertStats, packed
 from mlae_lab.errors import LabError
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.setup import Setup
@@ -36,6 +36,7 @@ class EvaluationResult:
         contribution: By target, one value for each expert.
         predicted: Class number with the highest probability, for each sample image.
         confidence: That probability, [0, 1].
+        correct: As of `Evaluation`.
     """
 
     accuracy: float
@@ -43,6 +44,7 @@ class EvaluationResult:
     contribution: dict[str, torch.Tensor]
     predicted: tuple[int, ...] = ()
     confidence: tuple[float, ...] = ()
+    correct: str = ""
 
 
 @torch.no_grad()
@@ -63,7 +65,8 @@ def evaluate(
         OutOfTime: If `may_continue` returned False.
     """
     setup.adapter.train(False)
-    correct, loss, evaluated, images = 0, 0.0, 0, len(setup.evaluation)
+    loss, evaluated, images = 0.0, 0, len(setup.evaluation)
+    correct: list[bool] = []
     contribution = Contribution()
     predicted: list[int] = []
     confidence: list[float] = []
@@ -71,7 +74,7 @@ def evaluate(
         layers = setup.experts.layers if setup.experts and evaluated < CONTRIBUTION_IMAGES else {}
         with autocast(setup), recording(layers, contribution):
             logits = setup.behind(chunk).float()
-        correct += int((logits.argmax(1) == labels).sum())
+        correct += (logits.argmax(1) == labels).tolist()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         in_chunk = [index - evaluated for index in indices if evaluated <= index < evaluated + len(labels)]
         if in_chunk:
@@ -84,11 +87,12 @@ def evaluate(
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
     return EvaluationResult(
-        100 * correct / images,
+        100 * sum(correct) / images,
         loss / images,
         contribution.means_of(CONTRIBUTION_IMAGES),
         tuple(predicted),
         tuple(confidence),
+        packed(correct) if images <= MAX_IMAGES_RECORDED else "",
     )
 
 

@@ -328,7 +328,9 @@ class Training:
 
     def _evaluation_event(self, epoch: int, clock: _Clock) -> Evaluation:
         result, protocol = self.result, self.setup.config.protocol
-        return Evaluation(epoch, self.position.step, protocol, result.accuracy, result.loss, clock.seconds())
+        return Evaluation(
+            epoch, self.position.step, protocol, result.accuracy, result.loss, clock.seconds(), result.correct
+        )
 
     def _sample_images_event(self) -> SampleImages:
         part, classes = self.setup.evaluation.part, self.setup.classes

@@ -26,6 +26,7 @@ from mlae_lab.runs.estimate import Estimate, estimated_memory, memory_warning
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
+from mlae_lab.ui.choice_view import draw_choose_link
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pair_view import other_masks, started_text
@@ -52,6 +53,7 @@ def launch_panel(config: RunConfig) -> str:
     estimate = estimated(config)
     _show_cost(config, estimate)
     _show_changes(config)
+    draw_choose_link(config)
     if not config.has_mask:
         if st.button("Start the run", type="primary", key="train_start"):
             go("train", run=run_actions.start(_located(config)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from html import escape
@@ -71,7 +71,7 @@ def draw_form() -> None:
 
 def _draw_fields() -> None:
     base = replace(draft.current(), max_seconds=None)
-    _draw_base(base)
+    draw_base(base)
     left, right = st.columns([3, 2], gap="large")
     with right:
         title = st.text_input("Title", key="study_title", placeholder="From what varies")
@@ -109,7 +109,7 @@ def _draw_fields() -> None:
     _draw_preview(data, study, notes, command(data))
 
 
-def _draw_base(config: RunConfig) -> None:
+def draw_base(config: RunConfig) -> None:
     """The settings of the draft, which the arms share."""
     image = f'<div><img src="{mask_image(config.plan)}" alt=""></div>' if config.has_mask else ""
     text = (
@@ -246,7 +246,7 @@ def _draw_preview(data: Mapping[str, Any] | str, study: Study, notes: tuple[str,
         ("Arms × seeds", f"{len(study.arms)} × {len(study.seeds)}"),
         ("To run", f"{plan.to_run} of {study.runs}" if bundled else f"at most {study.runs}"),
         ("Reused", f"{plan.reused}" if bundled else "known at the start"),
-        ("Estimated time", _time_text(plan)),
+        ("Estimated time", time_text(plan)),
         ("Minimum memory", format_bytes(plan.memory)),
     )
     for note in notes:
@@ -278,18 +278,21 @@ def _draw_preview(data: Mapping[str, Any] | str, study: Study, notes: tuple[str,
 
 
 def _start(data: Mapping[str, Any] | str) -> None:
-    """Locate the images and start the study; opens its page."""
+    """Start the study of a description; opens its page."""
+    start_located(
+        lambda complete: (read_study(data, complete) if isinstance(data, str) else described(data, complete))[0]
+    )
+
+
+def start_located(make: Callable[[Callable[[RunConfig], RunConfig]], Study]) -> None:
+    """Locate the images and start a study; opens its page. make: takes the function that locates the images."""
     bar = st.empty()
 
     def show(done: int, total: int) -> None:
         bar.progress(done / total, f"Checking the images: {done:,} of {total:,}")
 
-    def complete(config: RunConfig) -> RunConfig:
-        return located(config, show)
-
     try:
-        study, _ = read_study(data, complete) if isinstance(data, str) else described(data, complete)
-        stored = studies.new(queries.store(), study, visitor.current())
+        stored = studies.new(queries.store(), make(lambda config: located(config, show)), visitor.current())
     except LabError as error:
         bar.empty()
         st.error(visitor.sentence(error))
@@ -298,7 +301,8 @@ def _start(data: Mapping[str, Any] | str) -> None:
     go("studies", study=stored.id)
 
 
-def _time_text(plan: Plan) -> str:
+def time_text(plan: Plan) -> str:
+    """The estimated time of a plan, with its range."""
     if not plan.to_run:
         return "none"
     if plan.seconds is None or plan.low is None or plan.high is None:

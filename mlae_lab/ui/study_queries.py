@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from mlae_lab.runs import estimate, studies, study_results
+from mlae_lab.runs import choosing, estimate, studies, study_results
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.studies import State
 from mlae_lab.runs.study_results import Results
@@ -72,6 +72,14 @@ def stored_studies() -> list[StoredStudy]:
 def unread_studies() -> list[str]:
     """The ids of studies that cannot be read."""
     return queries.shared(("studies_unread",), queries.store().unread_studies, _LIST_SECONDS)
+
+
+def choice_report(loaded: LoadedStudy) -> choosing.Report | None:
+    """What a study that chooses says about its choice, at most five seconds old; None for one that only compares."""
+    if loaded.stored.study.choice is None:
+        return None
+    key = ("choice", loaded.stored.id, loaded.stored.version, loaded.state.done)
+    return queries.shared(key, lambda: choosing.report(queries.store(), loaded.state, queries.curve), _LEFT_SECONDS)
 
 
 # ---------------------------------------------------------------- time

@@ -19,15 +19,17 @@ from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import studies, study_results
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
+from mlae_lab.runs.study_results import Results
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.arms_table import arms_table, hidden_arms, ordered
+from mlae_lab.ui.choice_view import draw_choice
 from mlae_lab.ui.figures.studies import mean_of
 from mlae_lab.ui.figures.study_report import study_report
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.run_actions import confirmed_button, needs_no_confirmation
-from mlae_lab.ui.study_queries import LoadedStudy, load, time_left
+from mlae_lab.ui.study_queries import LoadedStudy, choice_report, load, time_left
 from mlae_lab.ui.thumbnails import mask_image
 
 REFRESH_SECONDS = 2.0
@@ -59,7 +61,7 @@ def draw_study(name: str) -> None:
     loaded = load(name)
     _draw_heading(loaded)
     st.html(STYLE)
-    live = not loaded.state.is_over
+    live = not loaded.state.is_over or loaded.state.awaits_stage
     mark = _mark(loaded)
 
     @st.fragment(run_every=REFRESH_SECONDS if live else None)
@@ -81,7 +83,7 @@ def draw_study(name: str) -> None:
 
 
 def _mark(loaded: LoadedStudy) -> tuple:
-    return loaded.stored.version, loaded.stored.halted, loaded.state.is_over
+    return loaded.stored.version, loaded.stored.halted, loaded.state.is_over, loaded.state.awaits_stage
 
 
 # ---------------------------------------------------------------- head
@@ -114,15 +116,23 @@ def _draw_heading(loaded: LoadedStudy) -> None:
 
 def _draw_verdict(loaded: LoadedStudy) -> None:
     results = loaded.results
-    st.html(f'<p class="study-verdict" role="status">{escape(results.verdict)}</p>')
+    if report := choice_report(loaded):
+        draw_choice(loaded, report)
+    else:
+        st.html(f'<p class="study-verdict" role="status">{escape(results.verdict)}</p>')
+        _draw_tests(results)
+    if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:
+        st.html(progress_html(loaded) + f'<p class="lab-note">{escape(_progress_text(loaded))}</p>')
+
+
+def _draw_tests(results: Results) -> None:
+    """How many comparisons the verdict rests on, if several."""
     tests = sum(bool(result.comparison and result.comparison.p is not None) for result in results.arms)
     if tests > 1:
         page.note(
             f"{tests} comparisons with {escape(results.study.reference_title)}, paired by seed, corrected by Holm's "
             f"procedure: the probability of one or more false differences is at most {100 * ALPHA:g} %."
         )
-    if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:
-        st.html(progress_html(loaded) + f'<p class="lab-note">{escape(_progress_text(loaded))}</p>')
 
 
 def progress_html(loaded: LoadedStudy) -> str:
@@ -182,7 +192,7 @@ def _draw_actions(loaded: LoadedStudy) -> None:
             help_text = "Cancels queued runs; active ones save a checkpoint. Runs of another study continue."
             if confirmed_button("Stop the study", "study_stop", question, help_text):
                 _act(lambda: _stopped(studies.stop(store, name)))
-        elif state.done < len(state.cells):
+        elif state.done < len(state.cells) or state.awaits_stage:
             question = f"{whose} Resume it?" if whose else ""
             if confirmed_button(
                 "Resume the study", "study_resume", question, "Resumes or starts every run that is missing."
@@ -370,4 +380,5 @@ def _json(loaded: LoadedStudy) -> str:
 
 def _report(loaded: LoadedStudy) -> str:
     curves = studies.curves(queries.store(), loaded.state, queries.curve)
-    return study_report(loaded.results, loaded.state, curves)
+    report = choice_report(loaded)
+    return study_report(loaded.results, loaded.state, curves, report.sentences if report else ())

@@ -176,3 +176,11 @@ def test_a_step_of_an_older_version_has_no_mask() -> None:
     payload = json.loads(ev.to_json(EVENTS[1]))
     del payload["mask"]
     assert ev.from_json(ev.TrainStep, json.dumps(payload)) == EVENTS[1]
+
+
+def test_unpacked_is_the_inverse_of_packed() -> None:
+    for count in (1, 8, 9, 200):
+        cells = tuple(i % 3 == 0 for i in range(count))
+        assert ev.unpacked(ev.packed(cells), count) == cells
+    with pytest.raises(ValueError, match="1 bytes do not hold 9 cells"):
+        ev.unpacked("01", 9)

@@ -401,6 +401,8 @@ def test_a_failed_insert_leaves_no_events(store: RunStore, other: RunStore) -> N
         event_of("evaluation", EVALUATION | {"accuracy": 100.1}),
         event_of("step", STEP | {"epoch": 0}),
         event_of("evaluation", EVALUATION | {"epoch": 0}),
+        event_of("evaluation", EVALUATION | {"correct": "0g"}),
+        event_of("evaluation", EVALUATION | {"correct": "f" * 252}),
         event_of("similarity", SIMILARITY | {"epoch": 0}),
         event_of("similarity", SIMILARITY | {"absolute": [NAN, None]}),
         event_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),

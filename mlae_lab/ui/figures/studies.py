@@ -16,7 +16,7 @@ from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, shown
 from mlae_lab.data.listing import counted
 from mlae_lab.runs.outcomes import Curve
-from mlae_lab.runs.study_results import ArmResult, Results
+from mlae_lab.runs.study_results import ArmResult, Results, last_stage
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, band, figure, room, thinned
 from mlae_lab.ui.figures.methods import label_sides
 
@@ -65,6 +65,7 @@ def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()
         curves: Of its arms.
         hidden: Names of arms that are left out; the reference stays as a line.
     """
+    results = last_stage(results)
     arms = [result for result in results.ranked if result.arm.name not in hidden]
     if not arms:
         return []

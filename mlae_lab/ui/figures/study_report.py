@@ -68,13 +68,14 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 """
 
 
-def study_report(results: Results, state: State, curves: Curves) -> str:
+def study_report(results: Results, state: State, curves: Curves, choice: Sequence[str] = ()) -> str:
     """The report of a study as far as it is.
 
     Args:
         results: Of the study.
         state: From which they were made.
         curves: Of its arms, as of `study_figures`.
+        choice: What it has chosen, in sentences, for a study that chooses (`runs.choosing`).
     """
     study, stored = results.study, state.stored
     figures = study_figures(results, curves)
@@ -96,8 +97,9 @@ def study_report(results: Results, state: State, curves: Curves) -> str:
         f"<title>{escape(study.title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{escape(study.title)}</h1>"
         + (f'<p class="question">{escape(study.question)}</p>' if study.question else "")
-        + f'<p class="verdict">{escape(results.verdict)}</p>'
-        f'<p class="note">{len(study.arms)} arms × {len(study.seeds)} seeds. {progress} Study {stored.id}, version '
+        + f'<p class="verdict">{escape(choice[0] if choice else results.verdict)}</p>'
+        + (f"<p>{escape(' '.join(choice[1:]))}</p><p>{escape(results.verdict)}</p>" if choice else "")
+        + f'<p class="note">{len(study.arms)} arms × {len(study.seeds)} seeds. {progress} Study {stored.id}, version '
         f"{stored.version}; report of {date}, MLAE Lab {escape(lab_version())}.</p>"
         + (f"<p>{escape(study.notes)}</p>" if study.notes else "")
         + f'<div class="figures">{drawn}</div><h2>Arms</h2>{_arms(results)}'

@@ -1,0 +1,326 @@
+"""Choosing an arm on validation images: the one-standard-error rule, how sure it is, its optimism and its regret.
+
+The arm with the highest accuracy on few images is often not the best one, and its accuracy is too good: it was chosen
+for being high. So the default is kept unless another arm is better by more than the standard error of the difference
+(Breiman et al. 1984, Classification and regression trees, section 3.4.3, with the default in the place of the smallest
+tree). Differences are paired: the same images and seeds in all arms.
+
+For two arms, S seeds and n images let d_si be the difference of correctness. Seeds and images are both samples, so the
+variance of the mean follows from the two-way analysis of variance without replication,
+
+    var(d̄) = (MS_images + MS_seeds - MS_rest) / (n S),
+
+and is at least that of the images alone, MS_images / (n S). Where correctness by image is not known, errors of two arms
+are taken as independent, var = (a (1 - a) + b (1 - b)) / n + s² / S with s from the differences of the seeds, which is
+too large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, variance
+from typing import Any
+
+RESAMPLES = 1_000
+UNITS = ("runs", "seconds")
+_EQUAL = 1e-9  # points
+
+
+@dataclass(frozen=True)
+class ChoiceRule:
+    """How a study chooses an arm.
+
+    Attributes:
+        budget: Upper limit of its cost.
+        unit: Of the budget, "runs" of the full length, of which shorter runs are fractions, or estimated "seconds".
+        rungs: (epochs, arms) of each stage of successive halving; the last has the full length. The arms of a later
+            stage are those kept of the one before.
+    """
+
+    budget: float
+    unit: str
+    rungs: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS or not self.rungs:
+            raise ValueError(f"unit is {self.unit!r} and rungs has {len(self.rungs)} entries: it needs runs or seconds")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"budget": self.budget, "unit": self.unit, "rungs": [list(rung) for rung in self.rungs]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ChoiceRule:
+        """The inverse of `to_dict`."""
+        return cls(
+            float(data["budget"]), str(data["unit"]), tuple((int(epochs), int(arms)) for epochs, arms in data["rungs"])
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Of a run of the full length."""
+        return self.rungs[-1][0]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Validation results of an arm.
+
+    Attributes:
+        accuracies: Seed to accuracy in percent.
+        correct: Seed to correctness by image, for seeds for which it is known.
+        images: Number of validation images.
+    """
+
+    accuracies: Mapping[int, float]
+    correct: Mapping[int, Sequence[bool]] = field(default_factory=dict)
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An arm that could be chosen.
+
+    Attributes:
+        arm: Its name.
+        mean: Accuracy over the seeds that all arms share, in percent.
+        behind: Points behind the best arm, 0 for that one.
+        error: Standard error of `behind`, in points.
+        distance: Number of settings in which it differs from the default.
+        share: Share of the resamples in which the rule chooses it, None without correctness by image.
+    """
+
+    arm: str
+    mean: float
+    behind: float
+    error: float
+    distance: int
+    share: float | None
+
+    @property
+    def is_within(self) -> bool:
+        """Whether it is within one standard error of the best."""
+        return self.behind <= self.error + _EQUAL
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rule chooses.
+
+    Attributes:
+        chosen: Name of the arm.
+        best: Name of the arm with the highest accuracy.
+        default: Name of the default.
+        candidates: All arms, the highest accuracy first.
+        seeds: That all arms share.
+        images: Number of validation images, 0 if it is not known.
+        gain: Points of the chosen arm above the default, on validation images.
+        gain_error: Standard error of the gain, 0 for the default itself.
+        optimism: Points by which `gain` is expected to be too high, because the arm was chosen on the same images
+            (bootstrap over images and seeds); None without correctness by image.
+    """
+
+    chosen: str
+    best: str
+    default: str
+    candidates: tuple[Candidate, ...]
+    seeds: tuple[int, ...]
+    images: int
+    gain: float
+    gain_error: float
+    optimism: float | None
+
+    def of(self, arm: str) -> Candidate:
+        """One arm. Raises KeyError for an unknown one."""
+        for candidate in self.candidates:
+            if candidate.arm == arm:
+                return candidate
+        raise KeyError(arm)
+
+
+def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, int]) -> Choice | None:
+    """Choose an arm: of those within one standard error of the best, and not below the default, the nearest to it.
+
+    Args:
+        scores: By arm. Only seeds that all arms have count.
+        default: An arm.
+        distances: By arm, the number of settings in which it differs from the default. Of equally near arms the one
+            with the higher accuracy is chosen.
+
+    Returns:
+        The choice, None without a seed in common.
+    """
+    import numpy as np
+
+    arms = list(scores)
+    seeds = sorted(set.intersection(*(set(entry.accuracies) for entry in scores.values()))) if arms else []
+    if not seeds:
+        return None
+    values = np.array([[scores[arm].accuracies[seed] for seed in seeds] for arm in arms])
+    images = {scores[arm].images for arm in arms}
+    count = images.pop() if len(images) == 1 else 0
+    known = count and all(len(scores[arm].correct.get(seed, ())) == count for arm in arms for seed in seeds)
+    table = np.array([[scores[arm].correct[seed] for seed in seeds] for arm in arms], dtype=float) if known else None
+    errors = np.array([[_error(table, values, i, j, count) for j in range(len(arms))] for i in range(len(arms))])
+    far = np.array([distances[arm] for arm in arms])
+    means = values.mean(axis=1)
+    start = arms.index(default)
+    best, chosen = int(_best(means[None], far)[0]), int(_rule(means[None], errors, far, start)[0])
+    shares: list[float | None] = [None] * len(arms)
+    optimism = None
+    if table is not None:
+        resampled = _resampled(table)
+        picks = _rule(resampled, errors, far, start)
+        shares = [float((picks == i).mean()) for i in range(len(arms))]
+        rows = np.arange(len(picks))
+        apparent = resampled[rows, picks] - resampled[:, start]
+        optimism = float((apparent - (means[picks] - means[start])).mean())
+    candidates = sorted(
+        (
+            Candidate(
+                arm,
+                float(means[i]),
+                float(means[best] - means[i]),
+                float(errors[best, i]),
+                int(far[i]),
+                shares[i],
+            )
+            for i, arm in enumerate(arms)
+        ),
+        key=lambda candidate: (candidate.behind, candidate.distance),
+    )
+    return Choice(
+        arms[chosen], arms[best], default, tuple(candidates), tuple(seeds), count,
+        float(means[chosen] - means[start]), float(errors[chosen, start]), optimism,
+    )  # fmt: skip
+
+
+def _best(means: Any, far: Any) -> Any:
+    """The index of the highest mean in each row; of equal ones the nearest to the default."""
+    return (means - 1e-6 * far).argmax(axis=1)
+
+
+def _rule(means: Any, errors: Any, far: Any, start: int) -> Any:
+    """The index that the rule chooses in each row, never of an arm below the default.
+
+    Args:
+        means: (rows, arms).
+        errors: (arms, arms).
+        far: (arms,).
+        start: Index of the default.
+    """
+    import numpy as np
+
+    behind = means.max(axis=1, keepdims=True) - means
+    within = (behind <= errors[_best(means, far)] + _EQUAL) & (means >= means[:, [start]] - _EQUAL)
+    rank = np.where(within, far * 1000.0 + behind, np.inf)  # the nearest, then the most accurate
+    return rank.argmin(axis=1)
+
+
+def _error(table: Any, values: Any, i: int, j: int, images: int) -> float:
+    """Standard error of the mean difference of two arms, in points.
+
+    Args:
+        table: Correctness, (arms, seeds, images), None if it is not known.
+        values: Accuracies in percent, (arms, seeds).
+        i: An arm.
+        j: Another one.
+        images: Number of images, 0 if it is not known.
+    """
+    if i == j:
+        return 0.0
+    if table is None:
+        a, b = values[i].mean() / 100, values[j].mean() / 100
+        seeds = variance((values[i] - values[j]) / 100) / len(values[i]) if len(values[i]) > 1 else 0.0
+        return 100 * math.sqrt(((a * (1 - a) + b * (1 - b)) / images if images else 0.0) + seeds)
+    differences = table[i] - table[j]
+    seeds, n = differences.shape
+    if n < 2:
+        return 0.0
+    by_image, by_seed, mean = differences.mean(axis=0), differences.mean(axis=1), differences.mean()
+    of_images = seeds * float(((by_image - mean) ** 2).sum()) / (n - 1)
+    if seeds == 1:
+        return 100 * math.sqrt(of_images / n)
+    of_seeds = n * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
+    rest = float(((differences - by_image[None] - by_seed[:, None] + mean) ** 2).sum()) / ((n - 1) * (seeds - 1))
+    return 100 * math.sqrt(max(of_images, of_images + of_seeds - rest) / (n * seeds))
+
+
+def _resampled(table: Any) -> Any:
+    """Accuracies in percent, (RESAMPLES, arms), with images and seeds drawn with replacement; always the same draws."""
+    import numpy as np
+
+    _, seeds, images = table.shape
+    draws = np.random.default_rng(0)
+    of_images = draws.multinomial(images, np.full(images, 1 / images), RESAMPLES) / images
+    of_seeds = draws.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    return 100 * np.einsum("bs,asb->ba", of_seeds, table @ of_images.T)
+
+
+def kept_arms(means: Mapping[str, float], default: str, distances: Mapping[str, int], count: int) -> tuple[str, ...]:
+    """The arms that train longer: the default, and the best of the others, in their order.
+
+    Args:
+        means: Accuracy by arm.
+        default: An arm.
+        distances: As of `choose`; of equal arms the nearer one comes first.
+        count: Number of arms to keep, with the default.
+    """
+    others = sorted((arm for arm in means if arm != default), key=lambda arm: (-means[arm], distances[arm]))
+    kept = {default, *others[: max(0, count - 1)]}
+    return tuple(arm for arm in means if arm in kept)
+
+
+# ---------------------------------------------------------------- afterwards
+
+
+@dataclass(frozen=True)
+class Honesty:
+    """What the test images say about a choice; every number in points, over the seeds that both arms have.
+
+    Attributes:
+        test_gain: The chosen arm above the default on test images; 0 if it is the default; None without both.
+        optimism: Gain on validation images minus gain on test images; None without the latter.
+        seeds: That `test_gain` is based on.
+        regret: The best arm on test images above the chosen one; None unless another arm was tested, too. The best arm
+            is chosen in hindsight on these images, so regret is too large rather than too small.
+        best: Name of that arm, "" without one.
+        tested: Number of arms with test results.
+    """
+
+    test_gain: float | None
+    optimism: float | None
+    seeds: tuple[int, ...]
+    regret: float | None
+    best: str
+    tested: int
+
+
+def honesty(choice: Choice, tests: Mapping[str, Mapping[int, float]]) -> Honesty:
+    """Compare a choice with test results.
+
+    Args:
+        choice: The choice.
+        tests: Arm to seed to accuracy on test images in percent, for arms that were tested.
+    """
+    tests = {arm: values for arm, values in tests.items() if values}
+    chosen = tests.get(choice.chosen, {})
+    gains = {arm: _paired(values, chosen) for arm, values in tests.items() if arm != choice.chosen}
+    gains = {arm: gain for arm, gain in gains.items() if gain is not None}
+    best = max(gains, key=lambda arm: gains[arm], default="")
+    regret = max(0.0, gains[best]) if best else None
+    if choice.chosen == choice.default:
+        gain, optimism, seeds = (0.0, 0.0, tuple(sorted(chosen))) if chosen else (None, None, ())
+    else:
+        default = tests.get(choice.default, {})
+        gain, seeds = _paired(chosen, default), tuple(sorted(set(chosen) & set(default)))
+        optimism = None if gain is None else choice.gain - gain
+    return Honesty(gain, optimism, seeds, regret, choice.chosen if regret == 0 else best, len(tests))
+
+
+def _paired(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
+    """Mean difference over the seeds that both have."""
+    shared: Collection[int] = set(values) & set(base)
+    return fmean(values[seed] - base[seed] for seed in shared) if shared else None
