@@ -22,7 +22,7 @@ from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
-SCHEMA = 7
+SCHEMA = 8
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -95,6 +95,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (study, arm, seed))""",
         "CREATE INDEX studies_of_run ON study_runs (run)",
     ),
+    (),  # RunConfig has learned_drop_rates and drop_rate_entropy
 )
 # Names that version 5 gave to files in a run's folder.
 OLD_FILES = {"pulse": "heartbeat", "end.json": "exit_record.json", "untold.json": "pending_events.json"}
