@@ -485,7 +485,7 @@ def _tuning(name: str, texts: tuple[str, ...], of_mlae: tuple[MaskPlan, str, flo
         return methods.with_texts(described, texts)
     if texts:  # its settings are fields of the run
         raise ConfigError(
-            "method mlae takes no --set: use --mask, --mask-per, --input-dropout, --consistency, --learn-drop-rates and "
-            "--drop-rate-entropy"
+            "method mlae takes no --set: use --mask, --mask-per, --input-dropout, --consistency, --learn-drop-rates "
+            "and --drop-rate-entropy"
         )
     return described(*of_mlae)  # pyright: ignore[reportCallIssue]

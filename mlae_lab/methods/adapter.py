@@ -178,7 +178,7 @@ class Adapter:
         return {n: t for n, t in self._tensors.items() if isinstance(t, nn.Parameter) and t.requires_grad}
 
     def rate_factors(self) -> dict[str, float]:
-        """Trained parameters with another learning rate, by name: the factor of the run's. They have no weight decay."""
+        """Parameters with another learning rate, by name: the factor of the run's. They have no weight decay."""
         return {}
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -2,8 +2,9 @@
 
     y = (W + Σ_i m_i λ_i b_i a_iᵀ) x + bias        m_i ∈ {0, 1/(1-p_i)} while training, 1 otherwise
 
-Paper, equations 3 to 5. Where drop rates are learned, m_i is relaxed while training (`relaxed_factors`). Experts that the plan does not keep do not exist. `MLAELinear` is one layer, `model.inject`
-puts layers into a network, and `MaskSampler` samples the masks of all of them.
+Paper, equations 3 to 5. Where drop rates are learned, m_i is relaxed while training (`relaxed_factors`). Experts that
+the plan does not keep do not exist. `MLAELinear` is one layer, `model.inject` puts layers into a network, and
+`MaskSampler` samples the masks of all of them.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def relaxed_factors(uniform: torch.Tensor, logit: torch.Tensor) -> torch.Tensor:
 
         m̃ = σ((logit u - logit p) / t),  u ~ U(0, 1),  t = TEMPERATURE
 
-    the concrete relaxation of Bernoulli(1-p) (Gal, Hron and Kendall 2017, Concrete dropout, equation 5, there for
-    1-m̃): m̃ < 1/2 where the mask of the same u drops, so P(m̃ < 1/2) = p. As t falls to 0, m̃ becomes that mask. At
-    t = 0.1, E[m̃]/(1-p) is 1 within 1.7 % for every p in LEARNED_RATES, and the gradient of the expected loss, whose
-    unbiased estimate REINFORCE gives, comes out some 9 % too small in a small layer (tests/model/test_learned_rates.py).
+    the concrete relaxation of Bernoulli(1-p) (Gal, Hron and Kendall 2017, Concrete dropout, there for 1-m̃): m̃ < 1/2
+    where the mask of the same u drops, so P(m̃ < 1/2) = p. As t falls to 0, m̃ becomes that mask. At t = 0.1, E[m̃]/(1-p)
+    is 1 within 1.7 % for every p in LEARNED_RATES, and the gradient of the expected loss, of which REINFORCE gives an
+    unbiased estimate, comes out some 9 % too small in a small layer (tests/model/test_learned_rates.py).
 
     Args:
         uniform: u, (..., E) or (E,).
@@ -195,8 +196,8 @@ class MLAELinear(nn.Module):
     def _noisy(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Σ_i s_i b_i m_i a_iᵀ (d ∘ x): (..., d_in) -> (..., d_out).
 
-        m_i ∈ {0, 1/(1-p_i)}, relaxed where p is learned, is sampled for every token and d ∈ {0, 1/(1-q)} for every element of x; the expected value
-        is the branch without them.
+        m_i ∈ {0, 1/(1-p_i)}, relaxed where p is learned, is sampled for every token and d ∈ {0, 1/(1-q)} for every
+        element of x; the expected value is the branch without them.
         """
         if self.noise is None:
             raise RuntimeError("this step has no mask: call MaskSampler.sample before a forward pass in training")

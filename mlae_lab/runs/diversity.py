@@ -115,12 +115,7 @@ def experiment(
         raise ConfigError(f"the method is {config.method} and has no experts: choose mlae")
     if config.max_seconds is not None:
         raise ConfigError("with a time limit the runs would train for different numbers of steps: set no time limit")
-    if (
-        config.mask_per != "step"
-        or config.input_dropout
-        or config.consistency
-        or config.learned_drop_rates != "off"
-    ):
+    if config.mask_per != "step" or config.input_dropout or config.consistency or config.learned_drop_rates != "off":
         raise ConfigError(
             "the arms set mask-per, input-dropout, consistency and learned drop rates: leave all at their defaults"
         )

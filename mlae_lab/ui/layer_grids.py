@@ -40,7 +40,8 @@ def layer_grids(events: Sequence[Statistics], described: bool = False) -> list[L
     """
     latest: dict[str, Statistics] = {}
     for event in events:
-        latest |= {name: event for name in event.values if _canvas(event, name) and (name in event.grids or not described)}
+        names = event.grids if described else event.values
+        latest |= {name: event for name in names if _canvas(event, name)}
     return [_layer_grid(name, event, events) for name, event in latest.items()]
 
 

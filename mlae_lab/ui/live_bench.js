@@ -498,7 +498,7 @@ class Bench {
       if (value !== null && value !== undefined) {
         const goal = key === "coefficient" ? Math.abs(value - start) : value;
         if (best === null || goal > best[0]) best = [goal, r, c, value];
-        colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, Math.sqrt(Math.max(0, value) / top));
+        colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, own ? Math.max(0, value) / top : Math.sqrt(Math.max(0, value) / top));
         if (chosen === "beat") size = 0.35 + 0.65 * Math.sqrt(Math.min(1, now.gradient[i] / pull));
         shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, active in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`
           + this.data.grids.map(({ name: grid, title }) => (now.grids[grid] ? `, ${title.toLowerCase()} ${number(now.grids[grid][i])}` : "")).join("");

@@ -28,17 +28,17 @@ class MLAE(Method):
 
         cross-entropy - w/N · Σ_i H(p_i),    H(p) = -p log p - (1-p) log(1-p),    N training images
 
-    The training loss alone would drive every p to 0: noise in the network never helps to fit the images that it is
-    trained on. With w = 1 the loss is the variational bound of the paper's equations 1 to 4 with one Bernoulli variable
-    per expert (K = 1 there), so an expert is dropped as often as the training images cannot tell: p = 1/2 for an expert
-    that changes nothing. The paper's other term, l²(1-p)/2 ‖M‖², is left out (a wide prior, l → 0); the optimizer's
-    weight decay acts on a, b and λ. ρ has RATE_SPEED times the learning rate of the run and no weight decay, and p
-    stays between the bounds `LEARNED_RATES`.
+    The training loss alone would drive every p to 0: noise makes the images that are trained on harder to fit, and the
+    factor 1/(1-p) leaves nothing but the noise for p to change. With w = 1 the loss is the variational bound of
+    concrete dropout with one Bernoulli variable per expert (K = 1 there): p tends to 1/2 for an expert that changes nothing, and
+    to less for one that contributes. The other term there, l²(1-p)/2 ‖M‖², is left out (a wide prior, l → 0); the
+    optimizer's weight decay acts on a, b and λ. ρ has `layers.RATE_SPEED` times the learning rate of the run and no
+    weight decay, and p stays within `model.experts.LEARNED_RATES`.
 
-    A hypergradient on held-out images would be the alternative. It needs images that are then not trained on (a fifth
-    of 800 for a search), so its accuracies would not be comparable with those of fixed rates; evaluation is unmasked,
-    so p acts on the held-out loss only through later steps, and looking ahead one step costs two more passes and
-    prefers too little noise (Wu et al. 2018, Understanding short-horizon bias).
+    A hypergradient on held-out images would be the alternative. It needs images that are then not trained on, so its
+    accuracies would not be comparable with those of fixed rates; evaluation is unmasked, so p acts on the held-out loss
+    only through later steps, and looking ahead a single step needs further passes and prefers too little noise (Wu et
+    al. 2018, Understanding short-horizon bias).
 
     Attributes:
         plan: Which experts exist and how often each is dropped.

@@ -23,9 +23,7 @@ class MaskedExperts(Adapter):
 
     def __init__(self, model: nn.Module, method: MLAE, seed: int) -> None:
         super().__init__(model, seed)
-        experts = inject(
-            model, method.plan, seed, method.mask_per, method.input_dropout, method.learned_drop_rates
-        )
+        experts = inject(model, method.plan, seed, method.mask_per, method.input_dropout, method.learned_drop_rates)
         self.experts, self._sampler, self.entropy_weight = experts, experts.sampler, method.drop_rate_entropy
         for target, layer in experts.layers.items():
             self.add(target, layer, tensors=("a", "b", "coefficient"))
@@ -65,7 +63,8 @@ class MaskedExperts(Adapter):
         rates = self.experts.drop_rates().tolist()
         kept = self.experts.plan.keep
         canvas = tuple(
-            tuple(rate if keep else None for rate, keep in zip(*row, strict=True)) for row in zip(rates, kept, strict=True)
+            tuple(rate if keep else None for rate, keep in zip(*row, strict=True))
+            for row in zip(rates, kept, strict=True)
         )
         return {DROP_RATE: ("Drop rate", canvas)}
 
