@@ -30,10 +30,10 @@ class MLAE(Method):
 
     The training loss alone would drive every p to 0: noise makes the images that are trained on harder to fit, and the
     factor 1/(1-p) leaves nothing but the noise for p to change. With w = 1 the loss is the variational bound of
-    concrete dropout with one Bernoulli variable per expert (K = 1 there): p tends to 1/2 for an expert that changes nothing, and
-    to less for one that contributes. The other term there, l²(1-p)/2 ‖M‖², is left out (a wide prior, l → 0); the
-    optimizer's weight decay acts on a, b and λ. ρ has `layers.RATE_SPEED` times the learning rate of the run and no
-    weight decay, and p stays within `model.experts.LEARNED_RATES`.
+    concrete dropout with one Bernoulli variable per expert (K = 1 there): p tends to 1/2 for an expert that changes
+    nothing, and to less for one that contributes. The other term there, l²(1-p)/2 ‖M‖², is left out (a wide prior,
+    l → 0); the optimizer's weight decay acts on a, b and λ. ρ has `layers.RATE_SPEED` times the learning rate of the
+    run and no weight decay, and p stays within `model.experts.LEARNED_RATES`.
 
     A hypergradient on held-out images would be the alternative. It needs images that are then not trained on, so its
     accuracies would not be comparable with those of fixed rates; evaluation is unmasked, so p acts on the held-out loss
