@@ -123,6 +123,8 @@ with canvas:
         family=backbone.name,
         layers=[name for module in backbone.modules for name in backbone.targets(module)],
     )
+    if (per := draft.current().learned_drop_rates) != "off":
+        page.note(f"Drop rates are learned in this run, one for each {per}: p is the initial value, from 0.01 to 0.9.")
 plan = draft.current().plan
 with meaning:
     cost = plan_meaning(plan, backbone.name)

@@ -282,6 +282,27 @@ class RunConfig:
             hashed="unless default", method="mlae",
         ),
     )  # fmt: skip
+    learned_drop_rates: str = field(
+        default="off",
+        metadata=setting(
+            "Learned drop rates",
+            "layer, expert: p of each layer or expert is trained by gradient on relaxed masks (concrete dropout), and "
+            "the mask's p is its initial value, from 0.01 to 0.9. off: p is fixed, as in the paper.",
+            option="learn-drop-rates", choices=("off", "layer", "expert"), group="regularisation",
+            titles={"layer": "one p per layer", "expert": "one p per expert"}, plural="ways of learning drop rates",
+            hashed="unless default", method="mlae",
+        ),
+    )  # fmt: skip
+    drop_rate_entropy: float = field(
+        default=1.0,
+        metadata=setting(
+            "Entropy of drop rates",
+            "Weight w of the regulariser of learned drop rates, -w/N · the entropy of each expert's p for N training "
+            "images. 0: none, and p falls, because dropping never helps the training loss; 1: the variational bound.",
+            option="drop-rate-entropy", low=0, high=1000, step=0.5, group="regularisation",
+            plural="weights of the entropy", hashed="unless default", method="mlae",
+        ),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -310,7 +331,10 @@ class RunConfig:
     @property
     def tuning(self) -> Method:
         """The method with its settings; `Unavailable` for a stored run whose method is not installed here."""
-        own = (self.plan, self.mask_per, self.input_dropout, self.consistency)
+        own = (
+            self.plan, self.mask_per, self.input_dropout, self.consistency, self.learned_drop_rates,
+            self.drop_rate_entropy,
+        )  # fmt: skip
         try:
             return _tuning(self.method, self.method_settings, own)
         except methods.UnavailableMethod as error:
@@ -459,10 +483,13 @@ def differences(a: RunConfig, b: RunConfig) -> dict[str, tuple]:
 
 
 @lru_cache(256)
-def _tuning(name: str, texts: tuple[str, ...], of_mlae: tuple[MaskPlan, str, float, float]) -> Method:
+def _tuning(name: str, texts: tuple[str, ...], of_mlae: tuple[MaskPlan, str, float, float, str, float]) -> Method:
     described = methods.method(name)
     if described.name != "mlae":
         return methods.with_texts(described, texts)
     if texts:  # its settings are fields of the run
-        raise ConfigError("method mlae takes no --set: use --mask, --mask-per, --input-dropout and --consistency")
+        raise ConfigError(
+            "method mlae takes no --set: use --mask, --mask-per, --input-dropout, --consistency, --learn-drop-rates "
+            "and --drop-rate-entropy"
+        )
     return described(*of_mlae)  # pyright: ignore[reportCallIssue]

@@ -112,9 +112,11 @@ class Adapter:
         noise: Randomness for what is sampled in forward passes.
         path_noise: That of the backbone's drop paths; the same for all methods, so that paired runs drop the same.
         experts: The experts of a MaskPlan, None for a method without a mask.
+        images: Number of images that are trained on; the training sets it.
     """
 
     experts: Experts | None = None
+    images: int = 1
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         self.model = model
@@ -174,6 +176,10 @@ class Adapter:
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trained parameters without the head, by their names in an adapter file."""
         return {n: t for n, t in self._tensors.items() if isinstance(t, nn.Parameter) and t.requires_grad}
+
+    def rate_factors(self) -> dict[str, float]:
+        """Parameters with another learning rate, by name: the factor of the run's. They have no weight decay."""
+        return {}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors that an adapter file holds, without the head."""

@@ -2,8 +2,9 @@
 
     y = (W + Σ_i m_i λ_i b_i a_iᵀ) x + bias        m_i ∈ {0, 1/(1-p_i)} while training, 1 otherwise
 
-Paper, equations 3 to 5. Experts that the plan does not keep do not exist. `MLAELinear` is one layer, `model.inject`
-puts layers into a network, and `MaskSampler` samples the masks of all of them.
+Paper, equations 3 to 5. Where drop rates are learned, m_i is relaxed while training (`relaxed_factors`). Experts that
+the plan does not keep do not exist. `MLAELinear` is one layer, `model.inject` puts layers into a network, and
+`MaskSampler` samples the masks of all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,27 @@ def stream(seed: int, *names: object) -> torch.Generator:
     """A separate CPU generator for one purpose: the same seed and names give the same numbers."""
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+TEMPERATURE = 0.1  # of relaxed masks, as in the paper on concrete dropout
+LEARNED_RATES = (0.01, 0.9)  # bounds of a learned drop rate: at 0 and 1 its logit has no gradient
+
+
+def relaxed_factors(uniform: torch.Tensor, logit: torch.Tensor) -> torch.Tensor:
+    """Factors m̃/(1-p) of masks that are differentiable in the drop rate p, float32.
+
+        m̃ = σ((logit u - logit p) / t),  u ~ U(0, 1),  t = TEMPERATURE
+
+    the concrete relaxation of Bernoulli(1-p) (Gal, Hron and Kendall 2017, Concrete dropout, there for 1-m̃): m̃ < 1/2
+    where the mask of the same u drops, so P(m̃ < 1/2) = p. As t falls to 0, m̃ becomes that mask. At t = 0.1, E[m̃]/(1-p)
+    is 1 within 1.7 % for every p in LEARNED_RATES, and the gradient of the expected loss, of which REINFORCE gives an
+    unbiased estimate, comes out some 9 % too small in a small layer (tests/model/test_learned_rates.py).
+
+    Args:
+        uniform: u, (..., E) or (E,).
+        logit: log(p/(1-p)), (E,) or (1,).
+    """
+    return torch.sigmoid((torch.logit(uniform).to(logit) - logit) / TEMPERATURE) * (1 + logit.exp())
 
 
 _FACTORS: ContextVar[Mapping[MLAELinear, torch.Tensor] | None] = ContextVar("factors of the experts", default=None)
@@ -75,8 +97,11 @@ class MLAELinear(nn.Module):
             seed start from the same a wherever their cells coincide.
         by_token: sample m for every token instead of once per step, which is dropout on z = A x.
         input_dropout: rate in [0, 1) at which elements of the input of A are dropped (LoRA's lora_dropout).
+        learned_rates: "layer" or "expert": p is trained, one for the layer (initially the mean of drop_rate) or one for
+            each expert; "off".
 
-    Parameters: a (E k, d_in), b (d_out, E k), coefficient (E,).
+    Parameters: a (E k, d_in), b (d_out, E k), coefficient (E,); with learned rates drop_logit, log(p/(1-p)), (1,) or
+    (E,). Training alone needs it: neither eval mode nor `delta` reads it.
 
     b starts at 0, so a new layer equals the frozen one bit for bit. a starts uniform in ±1/sqrt(d_in), Kaiming-uniform
     with a = √5, as in the authors' code (and LoRA's). The paper's text (section 3.2) says Gaussian instead; the
@@ -101,6 +126,7 @@ class MLAELinear(nn.Module):
         name: str = "",
         by_token: bool = False,
         input_dropout: float = 0.0,
+        learned_rates: str = "off",
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
@@ -116,8 +142,14 @@ class MLAELinear(nn.Module):
         self.a = nn.Parameter(a.to(**like))
         self.b = nn.Parameter(torch.zeros(base.out_features, len(columns) * rank, **like))
         self.coefficient = nn.Parameter(torch.full((len(columns),), coefficient_init, **like), train_coefficients)
+        self.drop_logit: nn.Parameter | None = None
+        if learned_rates != "off":
+            initial = torch.tensor(drop_rate, **like)
+            initial = initial.mean(0, keepdim=True) if learned_rates == "layer" else initial
+            self.drop_logit = nn.Parameter(initial.clamp(*LEARNED_RATES).logit())
         self.mask: torch.Tensor | None = None  # (E,) for this training step; None before the first one
-        self.by_token = by_token and any(drop_rate)
+        self.active: torch.Tensor | None = None  # (E,) bool: which experts the mask does not drop
+        self.by_token = by_token and self.is_sampled
         self.input_dropout = input_dropout
         self.noise: int | None = None  # seed of what is sampled within this step's batch
 
@@ -129,6 +161,11 @@ class MLAELinear(nn.Module):
     def out_features(self) -> int:
         return self.base.out_features
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a training step may drop one of its experts."""
+        return self.drop_logit is not None or any(self.drop_rate)
+
     def scale(self) -> torch.Tensor:
         """Factor of each rank-1 column, (E k,): λ, in training λ m; inside `factored` multiplied by its factor."""
         factor, given = self.coefficient, _FACTORS.get()
@@ -137,7 +174,7 @@ class MLAELinear(nn.Module):
         if self.training:
             if self.mask is not None:
                 factor = factor * self.mask
-            elif any(self.drop_rate):
+            elif self.is_sampled:
                 raise RuntimeError("this step has no mask: call MaskSampler.sample before a forward pass in training")
         return factor if self.rank == 1 else factor.repeat_interleave(self.rank)
 
@@ -159,8 +196,8 @@ class MLAELinear(nn.Module):
     def _noisy(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Σ_i s_i b_i m_i a_iᵀ (d ∘ x): (..., d_in) -> (..., d_out).
 
-        m_i ∈ {0, 1/(1-p_i)} is sampled for every token and d ∈ {0, 1/(1-q)} for every element of x; the expected value
-        is the branch without them.
+        m_i ∈ {0, 1/(1-p_i)}, relaxed where p is learned, is sampled for every token and d ∈ {0, 1/(1-q)} for every
+        element of x; the expected value is the branch without them.
         """
         if self.noise is None:
             raise RuntimeError("this step has no mask: call MaskSampler.sample before a forward pass in training")
@@ -170,9 +207,12 @@ class MLAELinear(nn.Module):
             x = x * kept.to(x.dtype) / (1 - self.input_dropout)
         low = F.linear(x, self.a.to(x.dtype)) * scale.to(x.dtype)
         if self.by_token:
-            rates = torch.tensor(self.drop_rate, device=x.device)
-            active = torch.rand(*x.shape[:-1], len(rates), generator=generator, device=x.device) >= rates
-            factor = (active / (1 - rates)).to(low.dtype)
+            uniform = torch.rand(*x.shape[:-1], len(self.columns), generator=generator, device=x.device)
+            if self.drop_logit is None:
+                rates = torch.tensor(self.drop_rate, device=x.device)
+                factor = ((uniform >= rates) / (1 - rates)).to(low.dtype)
+            else:
+                factor = relaxed_factors(uniform, self.drop_logit).to(low.dtype)
             low = low * (factor if self.rank == 1 else factor.repeat_interleave(self.rank, -1))
         return F.linear(low, self.b.to(low.dtype))
 
@@ -227,29 +267,37 @@ class MaskSampler:
         self.generators = [stream(seed, "mask", row) for row in range(plan.rows)]
         self.steps = 0
         rates = torch.tensor(plan.drop_rate, dtype=torch.float64)
-        self._rates = rates
-        self._keep = torch.tensor(plan.keep)
+        self.rates = rates
+        self.keep = torch.tensor(plan.keep)
+        self.uniform = torch.zeros_like(rates)  # what the last masks were sampled with, (rows, columns)
         self.active_steps = torch.zeros(plan.rows, plan.columns, dtype=torch.int64)
 
-    def sample(self) -> torch.Tensor:
-        """The factors m/(1-p) of one step, (rows, columns) float32: 0 where dropped or absent."""
-        active, factors = self._masks(self.generators)
+    def sample(self, rates: torch.Tensor | None = None) -> torch.Tensor:
+        """The factors m/(1-p) of one step, (rows, columns) float32: 0 where dropped or absent.
+
+        Args:
+            rates: (rows, columns) drop rates of this step, by default those of the plan.
+        """
+        active, factors = self._masks(self.generators, rates)
         self.steps += 1
         self.active_steps += active
         return factors
 
-    def resample(self) -> torch.Tensor:
+    def resample(self, rates: torch.Tensor | None = None) -> torch.Tensor:
         """Factors as `sample` gives them, independent of its last ones, for a second pass of the same step.
 
         They follow from `noise`, so that the masks of later steps are the same with and without a second pass. Steps
         and experts are not counted.
         """
-        return self._masks([stream(noise, "second mask") for noise in self.noise])[1]
+        return self._masks([stream(noise, "second mask") for noise in self.noise], rates)[1]
 
-    def _masks(self, generators: Sequence[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _masks(
+        self, generators: Sequence[torch.Generator], rates: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Which experts are active, and the factors; both (rows, columns)."""
         uniform = torch.stack([torch.rand(MAX_COLUMNS, generator=row, dtype=torch.float64) for row in generators])
         self.noise = (uniform[:, -1] * 2**53).long().tolist()  # exact: they are multiples of 2^-53
-        rates = torch.zeros_like(self._rates) if self.by_token else self._rates
-        active = (uniform[:, : self.plan.columns] >= rates) & self._keep
+        self.uniform = uniform[:, : self.plan.columns]
+        rates = torch.zeros_like(self.rates) if self.by_token else self.rates if rates is None else rates
+        active = (self.uniform >= rates) & self.keep
         return active, (active / (1 - rates)).float()

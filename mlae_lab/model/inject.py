@@ -7,11 +7,12 @@ Works on every `nn.Linear` of every module tree; names are exact, so `blocks.1.a
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.errors import LabError
-from mlae_lab.model.experts import MaskSampler, MLAELinear
+from mlae_lab.model.experts import LEARNED_RATES, MaskSampler, MLAELinear, relaxed_factors
 
 
 class InjectError(LabError):
@@ -26,6 +27,7 @@ class Experts:
         layers: target name to MLAELinear, only for rows that keep an expert.
         sampler: of the masks; `sample` sets every layer's mask for the next training step.
         factors: what `sample` returned last.
+        drop_logits: target name to the learned log(p/(1-p)) of its layer; empty where no drop rate is learned.
     """
 
     def __init__(self, plan: MaskPlan, layers: dict[str, MLAELinear], seed: int, mask_per: str = "step") -> None:
@@ -33,27 +35,61 @@ class Experts:
         self.layers = layers
         self.sampler = MaskSampler(plan, seed, mask_per)
         self.factors = torch.zeros(plan.rows, plan.columns)
+        logits = {target: layer.drop_logit for target, layer in layers.items()}
+        self.drop_logits = {target: logit for target, logit in logits.items() if logit is not None}
 
     def sample(self) -> torch.Tensor:
         """Sample the masks of one step and set them in all layers.
 
         Returns:
             (rows, columns) factors m/(1-p); with masks per token 1 for every expert, as each is active in the step.
+            Where drop rates are learned, a layer takes relaxed factors in their place (`relaxed_factors`).
         """
-        self.factors = self.sampler.sample()
+        self.factors = self.sampler.sample(self.drop_rates())
         self._set(self.factors)
         return self.factors
 
     def resample(self) -> None:
         """Set other masks in all layers for a second pass of the same step; `factors` stays."""
-        self._set(self.sampler.resample())
+        self._set(self.sampler.resample(self.drop_rates()))
+
+    @torch.no_grad()
+    def drop_rates(self) -> torch.Tensor:
+        """The current drop rates, (rows, columns) float64; 0 where no expert exists."""
+        if not self.drop_logits:
+            return self.sampler.rates
+        rates = torch.zeros_like(self.sampler.rates)
+        rates[self.sampler.keep] = self._logits().sigmoid().to(rates)
+        return rates
+
+    def entropy(self) -> torch.Tensor:
+        """Sum of H(p) = -p log p - (1-p) log(1-p) over all experts, in nats, for learned drop rates."""
+        logits = self._logits()
+        return (F.softplus(logits) - logits.sigmoid() * logits).sum()
+
+    @torch.no_grad()
+    def bound_rates(self) -> None:
+        """Put learned drop rates back between LEARNED_RATES."""
+        low, high = torch.logit(torch.tensor(LEARNED_RATES)).tolist()
+        for logit in self.drop_logits.values():
+            logit.clamp_(low, high)
+
+    def _logits(self) -> torch.Tensor:
+        """The learned log(p/(1-p)) of all experts, row by row."""
+        return torch.cat([own.expand(len(self.layers[target].columns)) for target, own in self.drop_logits.items()])
 
     def _set(self, factors: torch.Tensor) -> None:
         for row, target in enumerate(self.plan.targets):
             layer = self.layers.get(target)
             if layer is not None:
                 layer.mask = factors[row, list(layer.columns)].to(layer.a.device)
+                layer.active = layer.mask > 0
                 layer.noise = self.sampler.noise[row]
+        if self.drop_logits and not self.sampler.by_token:
+            relaxed = relaxed_factors(self.sampler.uniform[self.sampler.keep], self._logits())
+            sizes = [len(layer.columns) for layer in self.layers.values()]
+            for layer, mask in zip(self.layers.values(), relaxed.split(sizes), strict=True):
+                layer.mask = mask
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors of the experts, `<target>.a|b|coefficient`."""
@@ -64,12 +100,18 @@ class Experts:
         }
 
     def parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters: a, b and, unless frozen, the coefficients."""
-        return [p for layer in self.layers.values() for p in (layer.a, layer.b, layer.coefficient) if p.requires_grad]
+        """The trainable parameters: a, b, unless frozen the coefficients, and learned drop rates."""
+        own = [p for layer in self.layers.values() for p in (layer.a, layer.b, layer.coefficient) if p.requires_grad]
+        return [*own, *self.drop_logits.values()]
 
 
 def inject(
-    model: nn.Module, plan: MaskPlan, seed: int = 0, mask_per: str = "step", input_dropout: float = 0.0
+    model: nn.Module,
+    plan: MaskPlan,
+    seed: int = 0,
+    mask_per: str = "step",
+    input_dropout: float = 0.0,
+    learned_rates: str = "off",
 ) -> Experts:
     """Freeze a network and add the plan's experts. Its output stays the same bit for bit.
 
@@ -79,6 +121,7 @@ def inject(
         seed: of the initial values of a and of the masks.
         mask_per: see RunConfig.
         input_dropout: see RunConfig.
+        learned_rates: RunConfig's learned_drop_rates.
 
     Raises:
         InjectError: a target is not a linear layer of this network, or it has experts already; the network is then
@@ -110,6 +153,7 @@ def inject(
             target,
             mask_per == "token",
             input_dropout,
+            learned_rates,
         ).train(linears[target].training)
         _replace(model, target, layers[target])
     return Experts(plan, layers, seed, mask_per)

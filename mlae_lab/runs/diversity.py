@@ -115,8 +115,10 @@ def experiment(
         raise ConfigError(f"the method is {config.method} and has no experts: choose mlae")
     if config.max_seconds is not None:
         raise ConfigError("with a time limit the runs would train for different numbers of steps: set no time limit")
-    if config.mask_per != "step" or config.input_dropout or config.consistency:
-        raise ConfigError("the arms set mask-per, input-dropout and consistency: leave all at their defaults")
+    if config.mask_per != "step" or config.input_dropout or config.consistency or config.learned_drop_rates != "off":
+        raise ConfigError(
+            "the arms set mask-per, input-dropout, consistency and learned drop rates: leave all at their defaults"
+        )
     plan = fitted(dense(experts=experts), catalog.backbone(config.backbone).default_targets)
     sorted_rates = tuple(sorted({0.0, *(round(float(rate), 4) for rate in rates)}))
     return Experiment(replace(config, plan=plan), sorted_rates, tuple(range(config.seed, config.seed + seeds)))

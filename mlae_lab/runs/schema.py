@@ -96,7 +96,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (study, arm, seed))""",
         "CREATE INDEX studies_of_run ON study_runs (run)",
     ),
-    (
+    (  # RunConfig has learned_drop_rates and drop_rate_entropy
         "ALTER TABLE runs ADD COLUMN name TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE runs ADD COLUMN notes TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE runs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'",

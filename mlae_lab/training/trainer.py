@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,10 +83,11 @@ class Training:
         self.statistics = STATISTICS if statistics is None else statistics
         self.setup, self.adapter, self.experts = setup, setup.adapter, setup.experts
         self.learned = _learned(setup)
-        self.optimizer = optimizer_of(config, self.learned.values())
+        self.optimizer = optimizer_of(config, self.learned, setup.adapter.rate_factors())
         self.order = stream(config.seed, "order")
         self.gradients = _GradientNorms(self.experts) if self.experts else None
         self.trained = setup.trained
+        self.adapter.images = len(self.trained)
         self.batches = steps_per_epoch(len(self.trained), config.batch_size)
         self.search, self.evolution = config.tuning.search, None
         if self.search is not None:
@@ -146,7 +148,7 @@ class Training:
                     progress = max(progress, clock.seconds() / config.max_seconds)
                 rate = config.learning_rate * cosine(self._of_stage(progress), config.warmup)
                 for group in self.optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["rate_factor"]
                 self.adapter.before_step(step, progress)
                 mask = experts.factors > 0 if experts else None
                 with autocast(setup):
@@ -368,7 +370,10 @@ class Training:
     @torch.no_grad()
     def _restore(self, start: Checkpoint) -> None:
         config, other = self.setup.config, start.config
-        for name in ("task", "backbone", "method", "method_settings", "protocol", "batch_size", "seed", "optimizer"):
+        for name in (
+            "task", "backbone", "method", "method_settings", "protocol", "batch_size", "seed", "optimizer",
+            "learned_drop_rates",
+        ):  # fmt: skip
             wanted, written = getattr(config, name), getattr(other, name)
             if wanted != written and name == "method_settings":
                 wanted, written = (", ".join(texts) or "the defaults" for texts in (wanted, written))
@@ -431,11 +436,12 @@ class Training:
         """Restore one parameter and its moments; with another plan, only the experts that both plans have."""
         optimizer = self.setup.config.optimizer
         moments = {part: start.tensors.get(f"{_PREFIX[optimizer]}.{part}.{name}") for part in _MOMENTS[optimizer]}
-        if same or name.startswith("head."):
+        target, _, kind = name.rpartition(".")
+        of_layer = kind == "drop_logit" and self.setup.config.learned_drop_rates == "layer"
+        if same or name.startswith("head.") or (of_layer and name in start.tensors):
             copied(parameter, start.tensors[name], name)
         else:
             assert self.experts is not None  # every other trained parameter belongs to an expert
-            target, _, kind = name.rpartition(".")
             layer, old = self.experts.layers[target], _columns(start.config.plan, target)
             shared = [column for column in layer.columns if column in old]
             if not shared or name not in start.tensors:
@@ -457,12 +463,26 @@ class Training:
             }
 
 
-def optimizer_of(config: RunConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of a run, new."""
+def optimizer_of(
+    config: RunConfig, parameters: Mapping[str, torch.nn.Parameter], rate_factors: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    """The optimizer of a run, new.
+
+    Args:
+        config: Of the run.
+        parameters: All that are trained, by name.
+        rate_factors: As `Adapter.rate_factors`; a group of parameters keeps its factor as "rate_factor".
+    """
     values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in parameters.items() if name not in rate_factors], "rate_factor": 1.0}
+    ]
+    for factor in sorted(set(rate_factors.values())):
+        own = [parameters[name] for name, of_this in rate_factors.items() if of_this == factor]
+        groups.append({"params": own, "rate_factor": factor, "weight_decay": 0.0})
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=MOMENTUM, **values)
-    return torch.optim.AdamW(parameters, **values)
+        return torch.optim.SGD(groups, momentum=MOMENTUM, **values)
+    return torch.optim.AdamW(groups, **values)
 
 
 def _learned(setup: Setup) -> dict[str, torch.nn.Parameter]:
@@ -478,7 +498,7 @@ def _columns(plan: MaskPlan, target: str) -> tuple[int, ...]:
 
 def _cells(columns: tuple[int, ...], chosen: list[int], rank: int, kind: str) -> torch.Tensor:
     """Indices of the chosen canvas columns in a tensor of a layer that has these columns."""
-    each = 1 if kind == "coefficient" else rank
+    each = 1 if kind in ("coefficient", "drop_logit") else rank
     return torch.tensor([columns.index(column) * each + k for column in chosen for k in range(each)])
 
 
@@ -506,17 +526,17 @@ class _GradientNorms:
 
     def begin(self) -> None:
         """After the first forward pass of a step."""
-        self.active = {t: layer.mask > 0 for t, layer in self.experts.layers.items() if layer.mask is not None}
+        self.active = {t: layer.active for t, layer in self.experts.layers.items() if layer.active is not None}
 
     def count(self) -> None:
         """After the backward pass of a step; an expert that is active in either of two passes is active."""
         for target, layer in self.experts.layers.items():
             assert layer.a.grad is not None
             assert layer.b.grad is not None
-            assert layer.mask is not None
+            assert layer.active is not None
             square = layer.a.grad.square().sum(1) + layer.b.grad.square().sum(0)
             self.sum[target] += square.reshape(-1, layer.rank).sum(1).sqrt()
-            self.steps[target] += self.active[target] | (layer.mask > 0)
+            self.steps[target] += self.active[target] | layer.active
 
     def means(self, clear: bool = True) -> dict[str, torch.Tensor]:
         """Means since the sums were last cleared."""

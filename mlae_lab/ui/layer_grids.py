@@ -1,4 +1,4 @@
-"""Grids of a method without a mask: the canvases that its run recorded, with what their cells mean."""
+"""Grids of a method: the canvases that its run recorded, with what their cells mean."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ class LayerGrid:
     high: float
 
 
-def layer_grids(events: Sequence[Statistics]) -> list[LayerGrid]:
+def layer_grids(events: Sequence[Statistics], described: bool = False) -> list[LayerGrid]:
     """The grids of a run, in the order in which its method names them.
 
     A canvas of a run of 0.8, which says nothing about its cells, has numbered rows and columns.
 
     Args:
         events: Of the run, in order.
+        described: Leave out canvases of which the run does not say what their cells mean.
     """
     latest: dict[str, Statistics] = {}
     for event in events:
-        latest |= {name: event for name in event.values if _canvas(event, name)}
+        names = event.grids if described else event.values
+        latest |= {name: event for name in names if _canvas(event, name)}
     return [_layer_grid(name, event, events) for name, event in latest.items()]
 
 

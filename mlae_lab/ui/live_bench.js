@@ -42,8 +42,8 @@
  * @property {number} epochs
  * @property {number} trained epochs behind the run, a fraction where it stopped within one
  * @property {PlanMessage | null} plan
- * @property {GridMessage[]} grids of a method without a mask
- * @property {boolean} by_layer whether it has such grids, or may have them after the first evaluation
+ * @property {GridMessage[]} grids that the method records; with a mask, those on its canvas
+ * @property {boolean} by_layer whether a method without a mask has grids, or may have them after the first evaluation
  * @property {{ first: number, stride: number, hex: string[], pace: number }} masks of steps first, first + stride, ...
  * @property {EvaluationMessage[]} evaluations
  * @property {Record<string, number>} tops upper ends of the colour scales
@@ -116,14 +116,7 @@ class Bench {
     this.shownStep = 0;
     /** @type {Record<string, HTMLButtonElement>} */
     this.buttons = {};
-    for (const key in QUANTITIES) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = QUANTITIES[key].name;
-      button.addEventListener("click", () => { this.chosen = key; this.choose(); });
-      find(".lb-choose").append(button);
-      this.buttons[key] = button;
-    }
+    for (const key in QUANTITIES) this.offer(key, QUANTITIES[key].name);
     this.hold = find(".lb-hold");
     this.hold.addEventListener("click", () => this.pause());
     /** @type {HTMLInputElement} */
@@ -133,6 +126,17 @@ class Bench {
     this.speed = this.root.querySelector(".lb-speed");
     this.where = find(".lb-where");
     this.choose();
+  }
+
+  /** Add a button for a quantity of the experts.
+   * @param {string} key @param {string} name */
+  offer(key, name) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    button.addEventListener("click", () => { this.chosen = key; this.choose(); });
+    this.root.querySelector(".lb-choose").append(button);
+    this.buttons[key] = button;
   }
 
   // ---------------------------------------------------------------- new data
@@ -163,6 +167,7 @@ class Bench {
     this.search(palette);
     this.statistics(palette);
     this.byLayer();
+    this.onCanvas();
     if (this.data.live) this.follow();
     else this.seek(this.position ?? this.data.steps);
   }
@@ -207,6 +212,17 @@ class Bench {
       return button;
     }));
     this.paintValues(true);
+  }
+
+  /** Buttons for the grids that a method with a mask records besides the quantities of all experts. */
+  onCanvas() {
+    const offered = this.data.plan ? this.data.grids : [], names = offered.map(({ name }) => name);
+    const before = Object.keys(this.buttons).filter((key) => !(key in QUANTITIES));
+    if (before.join() === names.join()) return;
+    for (const key of before) { this.buttons[key].remove(); delete this.buttons[key]; }
+    for (const { name, title } of offered) this.offer(name, title);
+    if (!(this.chosen in this.buttons)) this.chosen = "beat";
+    this.choose();
   }
 
   /** Draw the chosen grid at the evaluation that is shown. rebuild: another grid was chosen.
@@ -469,21 +485,23 @@ class Bench {
   paintGrid(now) {
     const { columns, start } = this.data.plan, palette = this.palette, chosen = this.chosen;
     const key = chosen === "beat" ? "contribution" : chosen;
-    const top = key === "share" ? 1 : this.data.tops[key], pull = this.data.tops.gradient;
+    const own = this.data.grids.find(({ name }) => name === key), values = !now ? null : own ? now.grids[key] : now[key];
+    const top = own ? own.high : key === "share" ? 1 : this.data.tops[key], pull = this.data.tops.gradient;
     let reach = 0.01;
     if (now) for (const value of now.coefficient) if (value !== null) reach = Math.max(reach, Math.abs(value - start));
     let best = null;
     this.shapes.forEach((shape, i) => {
       const r = Math.floor(i / columns), c = i % columns, name = `layer ${this.data.plan.labels[r]}, expert ${c + 1}`;
       if (!shape.exists) { shape.tip.textContent = name + ": no expert (fixed mask)"; return; }
-      const value = now ? now[key][i] : null;
+      const value = values ? values[i] : null;
       let colour = palette.track, size = 1;
       if (value !== null && value !== undefined) {
         const goal = key === "coefficient" ? Math.abs(value - start) : value;
         if (best === null || goal > best[0]) best = [goal, r, c, value];
-        colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, Math.sqrt(Math.max(0, value) / top));
+        colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, own ? Math.max(0, value) / top : Math.sqrt(Math.max(0, value) / top));
         if (chosen === "beat") size = 0.35 + 0.65 * Math.sqrt(Math.min(1, now.gradient[i] / pull));
-        shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, active in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`;
+        shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, active in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`
+          + this.data.grids.map(({ name: grid, title }) => (now.grids[grid] ? `, ${title.toLowerCase()} ${number(now.grids[grid][i])}` : "")).join("");
       } else {
         shape.tip.textContent = name + ": not evaluated yet";
         if (chosen === "beat") size = 0.35;
@@ -495,8 +513,9 @@ class Bench {
     this.grid.say(!now ? `The mask: ${this.data.plan.experts} expert${this.data.plan.experts === 1 ? "" : "s"}, not evaluated yet`
       : best === null ? "The mask has no experts"
       : chosen === "share" && now.share.every((v) => v === null || v === 1) ? "Every expert was active in every step"
-      : `Layer ${labels[best[1]]}, expert ${best[2] + 1} ${QUANTITIES[key].best}` + (key === "coefficient" ? `: ${number(start)} → ${number(best[3], 4)}` : ""));
-    this.root.querySelector(".lb-formula").textContent = QUANTITIES[chosen].note + (now ? ` Epoch ${now.epoch}.` : "") + " Crossed out: no expert.";
+      : `Layer ${labels[best[1]]}, expert ${best[2] + 1} ${own ? `has the largest ${own.title.toLowerCase()} (${number(best[3])})` : QUANTITIES[key].best}` + (key === "coefficient" ? `: ${number(start)} → ${number(best[3], 4)}` : ""));
+    const note = own ? `${own.note} Full colour: ${exact(own.high)}.` : `${QUANTITIES[chosen].note} Crossed out: no expert.`;
+    this.root.querySelector(".lb-formula").textContent = note + (now ? ` Epoch ${now.epoch}.` : "");
   }
 
   /** Mark the active experts of a step, or none.
@@ -522,9 +541,10 @@ class Bench {
   gridRows() {
     const { columns, labels } = this.data.plan, now = this.data.evaluations[this.shownEvaluation];
     /** @type {(string | number)[][]} */
-    const rows = [["layer", "expert", "exists", "contribution", "coefficient", "active_share", "gradient"]];
+    const rows = [["layer", "expert", "exists", "contribution", "coefficient", "active_share", "gradient", ...this.data.grids.map(({ name }) => name)]];
     this.shapes.forEach((shape, i) => rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, Number(shape.exists),
-      ...["contribution", "coefficient", "share", "gradient"].map((key) => (now && now[key][i] !== null ? now[key][i] : ""))]));
+      ...["contribution", "coefficient", "share", "gradient"].map((key) => (now && now[key][i] !== null ? now[key][i] : "")),
+      ...this.data.grids.map(({ name }) => (now && now.grids[name] && now.grids[name][i] !== null ? now.grids[name][i] : ""))]));
     return rows;
   }
 

@@ -96,7 +96,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         progress = tail.preparing.done / tail.preparing.total
     references = queries.references(run)
     dense = references.get("dense")
-    grids = [] if config.has_mask else tail.memo("grids", len(tail.statistics), lambda: layer_grids(tail.statistics))
+    grids = tail.memo("grids", len(tail.statistics), lambda: layer_grids(tail.statistics, config.has_mask))
     data = {
         "run": run.id,
         "live": live,
@@ -110,8 +110,8 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         "trained": steps / outcome.steps_per_epoch if steps and outcome.steps_per_epoch else config.epochs,
         "plan": _plan(config.plan) if config.has_mask else None,
         "grids": [_grid(grid) for grid in grids],
-        "by_layer": bool(grids)
-        or (not config.has_mask and not tail.evaluations and Trait.PER_LAYER_GRID in config.tuning.traits),
+        "by_layer": not config.has_mask
+        and (bool(grids) or (not tail.evaluations and Trait.PER_LAYER_GRID in config.tuning.traits)),
         "masks": _masks(tail.steps, live),
         "evaluations": tail.memo(
             "evaluations", (live, len(tail.evaluations)), lambda: _evaluations(tail, outcome, live, grids)
@@ -123,7 +123,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
     }
     encoded = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     curves = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())
-    drawn = {grid.name for grid in grids}
+    drawn = set() if config.has_mask else {grid.name for grid in grids}
     more = tail.memo(
         "statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome, drawn)))
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mlae_lab.core import catalog
+from mlae_lab.core.budget import budget
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.defaults import FIRST_RUN
@@ -67,6 +69,7 @@ def test_hash_depends_on_every_setting() -> None:
         {"precision": "float32"}, {"data_label": "VTAB-1k"}, {"weights": "w.npz"}, {"preprocessing": "vtab"},
         {"normalisation": "imagenet"}, {"mask_per": "token"}, {"input_dropout": 0.1},
         {"optimizer": "sgd"}, {"drop_path": 0.1}, {"plan": uniform(0.5), "consistency": 0.1},
+        {"learned_drop_rates": "layer"}, {"drop_rate_entropy": 2.0},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {
@@ -263,7 +266,10 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
     """The hashes are those of version 0.5.1."""
     assert config.hash == hash
     later = {setting.name for setting in settings_of(RunConfig) if setting.hashed == "unless default"}
-    assert later == {"mask_per", "input_dropout", "method_settings", "optimizer", "drop_path", "consistency"}
+    assert later == {
+        "mask_per", "input_dropout", "method_settings", "optimizer", "drop_path", "consistency", "learned_drop_rates",
+        "drop_rate_entropy",
+    }  # fmt: skip
     earlier = {name: value for name, value in config.to_dict().items() if name not in later}
     assert RunConfig.from_dict(earlier) == config
 
@@ -274,13 +280,33 @@ def test_a_later_setting_is_hashed_where_it_differs() -> None:
 
 
 def test_consistency_needs_something_that_is_sampled() -> None:
-    for sampled in ({"plan": uniform(0.5)}, {"input_dropout": 0.1}, {"plan": uniform(0.5), "mask_per": "token"}):
+    for sampled in (
+        {"plan": uniform(0.5)}, {"input_dropout": 0.1}, {"plan": uniform(0.5), "mask_per": "token"},
+        {"learned_drop_rates": "layer"},
+    ):  # fmt: skip
         assert RunConfig("digits", consistency=0.5, **sampled).tuning.consistency_weight == 0.5
     config = RunConfig("digits", uniform(0.5), consistency=0.5)
     assert config.command().endswith("--consistency 0.5")
     other = dataclasses.replace(config, method="lora", method_settings=("dropout=0.1", "consistency=0.2"))
     assert other.tuning.consistency_weight == 0.2, "a setting of masked experts does not touch other methods"
     assert "--consistency" not in other.command()
+
+
+def test_learned_drop_rates_are_a_setting_of_masked_experts() -> None:
+    plan = allocation((0, *range(1, 12)))  # a layer without experts has no drop rate
+    fixed = RunConfig("digits", plan)
+    config = dataclasses.replace(fixed, learned_drop_rates="expert", drop_rate_entropy=0.5)
+    assert config.command().endswith("--learn-drop-rates expert --drop-rate-entropy 0.5")
+    assert differences(fixed, config) == {"learned_drop_rates": ("off", "expert"), "drop_rate_entropy": (1.0, 0.5)}
+    assert RunConfig.from_dict(config.to_dict()) == config
+    lora = dataclasses.replace(config, method="lora")
+    assert lora.hash == dataclasses.replace(fixed, method="lora").hash
+    assert "drop-rates" not in lora.command()
+    backbone = catalog.backbone(config.backbone)
+    of_mask = budget(plan, backbone.shapes(plan.targets)).parameters
+    for per, count in (("off", 0), ("layer", 11), ("expert", plan.experts)):
+        counted = dataclasses.replace(config, learned_drop_rates=per).tuning.parameters(backbone)
+        assert counted == of_mask + count
 
 
 def test_a_linear_probe_has_no_dropout_in_its_hash() -> None:

@@ -20,7 +20,7 @@ from mlae_lab import locks
 from mlae_lab.core.catalog import backbone, task
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.events import ExpertStats, Started
+from mlae_lab.core.events import Evaluation, ExpertStats, Grid, SimilarityStats, Started, Statistics
 from mlae_lab.core.patterns import allocation, fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PAGES
@@ -34,7 +34,7 @@ from mlae_lab.ui import bench as bench_view
 from mlae_lab.ui import queries
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
-from tests.lab import html, measured, open_page
+from tests.lab import figures, html, measured, open_page
 
 NAMES = sorted(path.stem for path in PAGES.glob("*.py"))
 
@@ -167,6 +167,15 @@ def test_a_mask_is_a_link(empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not at.exception
     assert MaskPlan.from_code(at.code[0].value) == plan
     assert "Mixed" in html(at)
+
+
+def test_the_editor_says_that_learned_rates_are_initial_values(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Drop rates are learned in this run, one for each layer: p is the initial value"
+    at = opened("masks", empty_store, monkeypatch, set="learn-drop-rates:layer")
+    assert text in html(at)
+    assert text not in html(opened("masks", empty_store, monkeypatch, set="learn-drop-rates:off"))
 
 
 @pytest.mark.parametrize("code", ["nonsense", "m1_12x8_zz*12_0*12", "m1_24x8_ff*24_0*24", "m1_12x8_ff*12_1.5*12"])
@@ -438,6 +447,27 @@ def test_the_experts_page_names_its_run_in_the_address(store: RunStore, no_super
     store.append(run, [ExpertStats(1, canvas, canvas, canvas, canvas)])
     at = open_page("experts", off="11.1", view="seeds")
     assert at.query_params == {"run": run, "view": "seeds"}
+
+
+def test_the_experts_page_shows_learned_drop_rates(store: RunStore, no_supervisor: None) -> None:
+    plan = allocation((0,) * 10 + (1, 2))
+    run = store.enqueue(RunConfig("digits", plan, learned_drop_rates="expert"), "cpu").id
+    canvas = tuple(tuple(0.25 if kept else None for kept in row) for row in plan.keep)
+    grid = Grid(plan.row_labels, ("1", "2"), "expert", "Learned drop rate.")
+    store.append(
+        run,
+        [
+            ExpertStats(1, canvas, canvas, canvas, canvas),
+            SimilarityStats(1, (None,) * 12, (None,) * 12, tuple(((1.0,) * n,) * n for n in plan.kept)),
+            Statistics(1, 13, {"drop_rate": canvas}, {"drop_rate": ("Drop rate", "")}, {"drop_rate": grid}),
+            Evaluation(1, 13, "val", 50.0, 1.5, 2.0),
+        ],
+    )
+    store.move(run, Status.FINISHED)
+    at = open_page("experts", run=run, view="grids")
+    assert not at.exception
+    assert figures(at)["drop-rate"].startswith("Heat map, 12 layers by 2 columns. Drop rate: 0.25 everywhere.")
+    assert "Learned drop rate." in html(at)
 
 
 def test_a_run_of_a_method_that_is_not_installed_is_on_every_page_and_can_be_deleted(

@@ -391,7 +391,7 @@ def test_an_experiment_is_drawn_with_its_verdict(
         (["--rates", "a,b"], "write numbers separated by commas"),
         (["--rates", "0.99"], "each from 0 to 0.9"),
         (["--seeds", "11"], "whole number from 1 to 10"),
-        (["--mask-per", "token"], "the arms set mask-per, input-dropout and consistency"),
+        (["--mask-per", "token"], "the arms set mask-per, input-dropout, consistency and learned"),
     ],
 )
 def test_wrong_argument_shows_one_sentence_and_creates_no_store(

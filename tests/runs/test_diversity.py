@@ -80,8 +80,8 @@ def test_the_mask_is_fitted_to_the_layers_of_the_backbone() -> None:
         (BASE, (0.5,), 0, "seeds is 0: it must be a whole number from 1 to 10"),
         (replace(BASE, method="linear"), (0.5,), 3, "the method is linear and has no experts: choose mlae"),
         (replace(BASE, max_seconds=9.0), (0.5,), 3, "set no time limit"),
-        (replace(BASE, mask_per="token"), (0.5,), 3, "the arms set mask-per, input-dropout and consistency"),
-        (replace(BASE, input_dropout=0.1), (0.5,), 3, "the arms set mask-per, input-dropout and consistency"),
+        (replace(BASE, mask_per="token"), (0.5,), 3, "the arms set mask-per, input-dropout, consistency and learned"),
+        (replace(BASE, input_dropout=0.1), (0.5,), 3, "the arms set mask-per, input-dropout, consistency and learned"),
     ],
 )
 def test_an_invalid_experiment_is_one_sentence(config: RunConfig, rates: tuple, seeds: int, message: str) -> None:

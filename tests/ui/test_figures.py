@@ -119,6 +119,12 @@ def test_a_grid_has_one_scale_for_all_evaluations_and_the_labels_of_the_last() -
     assert "largest in layer 2, k (4)" in figure.alt
 
 
+@pytest.mark.parametrize(("high", "digits"), [(0.5, ".2~r"), (8.0, ".3~r"), (12_000.0, ".3~s")])
+def test_the_numbers_of_a_grid_have_no_prefix_below_a_thousand(high: float, digits: str) -> None:
+    (own,) = grids(((0.25, high),))
+    assert figures.layer_grid_figure(own, own.canvases[13], 1).data[0]["texttemplate"] == f"%{{z:{digits}}}"
+
+
 def test_a_canvas_of_an_earlier_version_has_numbered_rows_and_columns() -> None:
     (own,) = grids(((0.0, -1.0, None),))
     assert own.grid[:3] == (("1",), ("1", "2", "3"), "column")

@@ -1,4 +1,4 @@
-"""What the bench and the Experts page show of a method without a mask."""
+"""What the bench and the Experts page show of what a method records by layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui import queries
@@ -54,6 +55,24 @@ def test_the_bench_gets_the_canvases_of_a_method_as_grids_and_the_rest_as_curves
     assert [now["grids"]["sizes"] for now in data["evaluations"]] == [[1, None, 2, 4], [1, None, 2, 8]]
     assert [figure["name"] for figure in data["statistics"]] == ["norm"]
     assert data["by_layer"]
+
+
+def test_a_run_with_a_mask_sends_the_canvases_that_it_describes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As learned drop rates are; a canvas that says nothing about its cells stays a curve only."""
+    config = RunConfig("digits", allocation((1, 2)), learned_drop_rates="expert")
+    canvas = ((0.25, None), (0.5, 0.125))
+    columns = ev.Grid(config.plan.row_labels, ("1", "2"), "expert", "Learned drop rate.")
+    event = ev.Statistics(
+        1, 1, {"drop_rate": canvas, "other": canvas}, {"drop_rate": ("Drop rate", "")}, {"drop_rate": columns}
+    )
+    event.require_valid(*config.canvas_size)
+    data = sent(RunStore(tmp_path), recorded(RunStore(tmp_path), config, event), monkeypatch)
+    assert [(grid["name"], grid["title"], grid["high"]) for grid in data["grids"]] == [("drop_rate", "Drop rate", 0.5)]
+    assert data["evaluations"][0]["grids"] == {"drop_rate": [0.25, None, 0.5, 0.125]}
+    assert not data["by_layer"]
+    assert {figure["name"] for figure in data["statistics"]} == {"drop-rate", "other"}
 
 
 @pytest.mark.parametrize(("method", "by_layer"), [("adalora", True), ("ssf", False), ("mlae", False)])

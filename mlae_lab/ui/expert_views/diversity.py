@@ -93,7 +93,7 @@ def _base_config(run: Run) -> RunConfig:
     config = run.config
     return replace(
         config, plan=dense(), method="mlae", epochs=EPOCHS, evaluations=1, seed=0, max_seconds=None,
-        mask_per="step", input_dropout=0.0, consistency=0.0,
+        mask_per="step", input_dropout=0.0, consistency=0.0, learned_drop_rates="off",
     )  # fmt: skip
 
 

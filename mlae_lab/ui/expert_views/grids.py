@@ -38,6 +38,17 @@ def draw(run: Run) -> None:
             live_plot(figure, key=f"experts_{quantity}")
             page.note(f"{figures.QUANTITIES[quantity][1]}.")
 
+    for own in layer_grids(tail.statistics, described=True):  # such as learned drop rates
+        step = next((event.step for event in tail.evaluations if event.epoch == epoch), None)
+        if (canvas := own.canvases.get(step or 0)) is None:
+            continue
+        if not columns:
+            with st.container(key=f"pair_experts_{own.name}"):
+                columns = list(st.columns(2, gap="large"))
+        with columns.pop(0):
+            live_plot(figures.layer_grid_figure(own, canvas, epoch), key=f"experts_{own.name}")
+            page.note(escape(own.grid.note))
+
     page.section("Similarity of the experts of a layer")
     with st.container(key="pair_similarity"):
         left, right = st.columns(2, gap="large")

@@ -94,7 +94,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
 
 
 def layer_grid_figure(own: LayerGrid, canvas: Canvas, epoch: int) -> Figure:
-    """The grid of a method without a mask at one evaluation; a cell without a value is hollow and struck.
+    """A grid that a method records, at one evaluation; a cell without a value is hollow and struck.
 
     Args:
         own: The grid.
@@ -122,7 +122,8 @@ def layer_grid_figure(own: LayerGrid, canvas: Canvas, epoch: int) -> Figure:
         "colorbar": {"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11, "color": "@quiet"}, "nticks": 4},
     }
     if is_numbered:
-        heat |= {"texttemplate": "%{z:.3~s}", "textfont": {"size": 11}}
+        digits = ".2~r" if own.high < 1 else ".3~r" if own.high < 1000 else ".3~s"  # with ~s, 0.5 would be 500m
+        heat |= {"texttemplate": f"%{{z:{digits}}}", "textfont": {"size": 11}}
     absent = [(r, c) for r, line in enumerate(canvas) for c, v in enumerate(line) if v is None]
     text = f"{title}: none"
     if present:
