@@ -7,8 +7,8 @@ returns at once. The new process gets the caller's environment, working director
 only then, so it runs the code of that moment. It leaves after a while without a request and without a process.
 
 There is one per user, environment, interpreter and state of its packages: what torch and Python read when they are
-loaded is the same as for a process that is started afresh. It serves CPU runs on Linux. A GPU run starts a process of
-its own, as does everything else where a fork server cannot be used.
+loaded is the same as for a process that is started afresh. It serves CPU runs on Linux. A GPU run starts a new process,
+as does every run where a fork server cannot be used.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class ForkedProcess:
 def spawn(
     module: str, arguments: list[str], log: int, folder: Path, lock: int, environment: Mapping[str, str]
 ) -> ForkedProcess | None:
-    """Start `python -m module arguments... LOCK_FD` as a fork, in a session of its own.
+    """Start `python -m module arguments... LOCK_FD` as a fork, in a new session.
 
     Args:
         module: Its name.

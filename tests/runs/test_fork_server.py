@@ -89,18 +89,18 @@ def test_a_process_is_what_it_would_be_if_started_afresh(folder: Path) -> None:
     assert process.wait(timeout=20) == 0
     assert process.poll() == 0
     assert not locks.held(folder / "one.lock")
-    said = report(folder)
-    assert said["pid"] == pid
-    assert said["session"]
-    assert Path(said["argv"][0]).name == "job.py"
-    assert said["argv"][1] == "one"
-    assert (said["folder"], said["path"]) == (str(folder), str(folder))
-    assert said["variable"].startswith("import time")
-    assert said["other"] == "of this run"
-    assert said["loaded"] == ["quopri"]  # none of the lab's modules: a run has the code and the constants of its start
-    assert said["command"] == [sys.executable, "-m", "job", "one", said["argv"][2]]
+    content = report(folder)
+    assert content["pid"] == pid
+    assert content["session"]
+    assert Path(content["argv"][0]).name == "job.py"
+    assert content["argv"][1] == "one"
+    assert (content["folder"], content["path"]) == (str(folder), str(folder))
+    assert content["variable"].startswith("import time")
+    assert content["other"] == "of this run"
+    assert content["loaded"] == ["quopri"]  # none of the lab's modules: a run has the code and the constants of its start
+    assert content["command"] == [sys.executable, "-m", "job", "one", content["argv"][2]]
     log, lock = str(folder / "one.log"), str(folder / "one.lock")
-    assert [name for name in said["open"] if not name.startswith("/proc/")] == ["/dev/null", lock, log, log]
+    assert [name for name in content["open"] if not name.startswith("/proc/")] == ["/dev/null", lock, log, log]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_many_at_once_are_forks_of_one_server_and_one_can_be_killed(folder: Path
         processes[0].wait(timeout=0.1)
     processes[0].kill()
     assert processes[0].wait(timeout=10) == -signal.SIGKILL
-    os.kill(server, signal.SIGKILL)  # the others go on
+    os.kill(server, signal.SIGKILL)  # the others continue
     wait_for(lambda: not servers())
     assert all(locks.held(folder / f"{name}.lock") for name in names[1:])
     assert [process.poll() for process in processes[1:]] == [None] * 5

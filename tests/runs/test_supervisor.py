@@ -264,7 +264,7 @@ def test_a_process_that_exits_at_once_is_lost_with_its_exit_status(
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run = lab_store.enqueue(SHORT, "cpu").id
-    for _ in range(2):  # of the fork server, then of a process of its own
+    for _ in range(2):  # a fork, then a new process
         supervised.tick()
         wait_for(lambda: not is_alive(lab_store.paths(run)))
     wait_for(lambda: not supervised.tick(), seconds=20)
