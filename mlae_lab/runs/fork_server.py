@@ -6,9 +6,9 @@ Loading them takes seconds of every start; a fork takes milliseconds. `spawn` se
 returns at once. The new process gets the caller's environment, working directory, log and lock, and imports the lab
 only then, so it runs the code of that moment. It leaves after a while without a request and without a process.
 
-There is one per user, environment, interpreter and state of its packages: what torch and Python read when they are
-loaded is the same as for a process that is started afresh. It serves CPU runs on Linux. A GPU run starts a new process,
-as does every run where a fork server cannot be used.
+There is one per user, environment, limits, interpreter and state of its packages: what torch and Python read when they
+are loaded is the same as for a process that is started afresh. It serves CPU runs on Linux. A GPU run starts a new
+process, as does every run where a fork server cannot be used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import runpy
 import selectors
 import signal
@@ -233,8 +234,17 @@ def _key(environment: Mapping[str, str]) -> str:
         if not name.startswith(_IGNORED) and name not in _IGNORED_NAMES
     }
     files = [*(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")), Path(__file__)]
-    state = [sys.executable, sys.version, [(str(path), path.stat().st_mtime_ns) for path in files], relevant]
+    times = [(str(path), path.stat().st_mtime_ns) for path in files]
+    state = [sys.executable, sys.version, times, _inherited(), relevant]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _inherited() -> list:
+    """What a child process inherits beside its environment: `nice`, `taskset`, `ulimit`, a cgroup, the umask."""
+    limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
+    lines = Path("/proc/self/status").read_text().splitlines()
+    umask = [line for line in lines if line.startswith("Umask:")]
+    return [os.nice(0), sorted(os.sched_getaffinity(0)), limits, Path("/proc/self/cgroup").read_text(), umask]
 
 
 # ---------------------------------------------------------------- the process
@@ -374,6 +384,7 @@ def _run(request: dict) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    os.close(os.pidfd_open(os.getpid()))  # OSError where the kernel lacks it: then every run is a new process
     listening = socket.socket(fileno=int(arguments[1]))
     lock = int(arguments[2])
     os.set_inheritable(lock, False)

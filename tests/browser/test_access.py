@@ -51,6 +51,7 @@ def _within(page: Page, target: list, place: str) -> bool:
     [
         "/", "/task", "/task?task=svhn", "/masks", "/train", "/train?run={0}", "/race?runs={0},{1}", "/runs", "/doctor",
         "/compare?a={0}&b={1}", "/experts?run={0}", "/studies", "/studies?new=1",
+        "/paper",
     ],
 )  # fmt: skip
 def test_page_has_no_serious_violation(path: str, visit: Callable[..., Page], pair: tuple[str, str]) -> None:

@@ -29,7 +29,7 @@ def failed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "path", ["/", "/task", "/masks", "/train", "/runs", "/experts", "/compare", "/studies", "/doctor"]
+    "path", ["/", "/task", "/masks", "/train", "/runs", "/experts", "/compare", "/studies", "/paper", "/doctor"]
 )
 def test_page_fits(path: str, scheme: str, visit: Callable[..., Page]) -> None:
     widths = (1280, 800, 390) if scheme == "light" else (390, 800, 1280)  # opened at one, then resized

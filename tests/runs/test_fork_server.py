@@ -97,7 +97,9 @@ def test_a_process_is_what_it_would_be_if_started_afresh(folder: Path) -> None:
     assert (content["folder"], content["path"]) == (str(folder), str(folder))
     assert content["variable"].startswith("import time")
     assert content["other"] == "of this run"
-    assert content["loaded"] == ["quopri"]  # none of the lab's modules: a run has the code and the constants of its start
+    assert content["loaded"] == [
+        "quopri"
+    ]  # none of the lab's modules: a run has the code and the constants of its start
     assert content["command"] == [sys.executable, "-m", "job", "one", content["argv"][2]]
     log, lock = str(folder / "one.log"), str(folder / "one.lock")
     assert [name for name in content["open"] if not name.startswith("/proc/")] == ["/dev/null", lock, log, log]
@@ -173,6 +175,18 @@ def test_what_is_read_while_torch_is_loaded_has_a_server_of_its_own(folder: Path
     assert fork_server._key({**environment, "MLAE_LAB_STORE": "x", "CUDA_VISIBLE_DEVICES": "", "PWD": "/"}) == key
     for change in ({"OMP_NUM_THREADS": "2"}, {"HF_ENDPOINT": "http://localhost:2"}, {"GOMP_SPINCOUNT": "5"}):
         assert fork_server._key({**environment, **change}) != key
+
+
+def test_who_has_other_limits_has_another_server(folder: Path) -> None:
+    """A run is as `nice`, `ulimit` and `umask` made the command that starts it."""
+    script = "import os; from mlae_lab.runs import fork_server; print(fork_server._key(dict(PYTHONPATH='')))"
+
+    def key(before: str) -> str:
+        command = ["bash", "-c", f'{before} "$0" -c "$1"', sys.executable, script]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert key("") == key("") != key("umask 027;")
+    assert len({key(before) for before in ("", "ulimit -n 200;", "exec nice -n 3")}) == 3
 
 
 def test_without_a_safe_folder_or_with_0_seconds_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
