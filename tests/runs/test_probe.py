@@ -25,7 +25,7 @@ from mlae_lab.runs import probe, probe_worker
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.training.setup import prepare
-from tests.lab import end_probe, finished, probes_of
+from tests.lab import end_probe, few_images, finished, probes_of
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore
     """A store with one finished run of one epoch; no probe of it outlives the tests."""
     store = RunStore(tmp_path_factory.mktemp("probed"))
     config = RunConfig(
-        "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu"
-    )
+        "own:few", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu",
+        data=str(few_images()),
+    )  # fmt: skip
     yield store, finished(store, config)
     for other in store.runs():
         end_probe(store, other.id)
@@ -52,7 +53,7 @@ def test_the_answer_equals_the_result_of_the_run(trained: tuple[RunStore, str]) 
     answer = probe.wait(store, run, "about")
     assert answer.state == "done", answer.reason
     assert answer.value["accuracy"] == store.last(run, Evaluation).accuracy
-    assert answer.value["images"] == 200
+    assert answer.value["images"] == 20
 
 
 def test_concurrent_queries_share_one_process(trained: tuple[RunStore, str]) -> None:
@@ -123,7 +124,7 @@ def test_a_changed_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> Non
     files = store.paths(run)
     before = files.adapter.read_bytes()
     setup = prepare(store.run(run).config)  # as before the first step
-    save_adapter(files.adapter, setup.experts, setup.head, "lab_vit_12x128.random", "digits")
+    save_adapter(files.adapter, setup.experts, setup.head, "lab_vit_12x128.random", "own:few")
     try:
         second = probe.wait(store, run, "about").value
     finally:

@@ -13,11 +13,13 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.training.setup import Setup, prepare
 from mlae_lab.training.statistics import STATISTICS, Statistic, collect, update_norm
 from mlae_lab.training.trainer import Training
+from tests.lab import few_images
 
 PLAN = allocation((*[0] * 9, 3, 0, 2))
 CONFIG = RunConfig(
-    "digits", PLAN, backbone="lab_vit_12x128.random", epochs=2, batch_size=64, device="cpu", precision="float32"
-)
+    "own:few", PLAN, backbone="lab_vit_12x128.random", epochs=2, batch_size=16, device="cpu", precision="float32",
+    data=str(few_images()),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
