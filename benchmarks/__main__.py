@@ -14,6 +14,7 @@ BENCHMARKS = {
     "bundled_tasks": "the accuracy of a default run on each bundled task",
     "method_table": "every method on the bundled tasks, common and own recipe, three seeds",
     "choice": "how often `choose` finds the best arm, where the truth is known",
+    "study_kills": "a study whose processes are killed at random, against an undisturbed one",
     "ui": "server cost and smoothness of the live bench",
     "runs_page": "server time of the Runs page with a thousand runs",
     "viewers": "what twenty viewers cost a run",
