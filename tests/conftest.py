@@ -33,6 +33,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The files that take longest begin first: one that begins last would leave the other process without work.
+SLOWEST = ("runs/test_faults", "training/test_checkpoint", "runs/test_probe", "pages/test_similarity_page", "old/",
+           "benchmarks/", "pages/", "training/", "test_cli", "browser/test_look", "browser/test_trust",
+           "browser/test_first_light", "browser/test_access", "browser/test_people")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        name = item.nodeid.removeprefix("tests/")
+        return next((number for number, slow in enumerate(SLOWEST) if name.startswith(slow)), len(SLOWEST))
+
+    items.sort(key=rank)  # stable
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The root of the repository."""

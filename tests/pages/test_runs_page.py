@@ -63,7 +63,7 @@ def test_a_link_says_what_is_shown(store: RunStore, runs: list[str], sent: list[
 def test_a_condition_that_cannot_be_used_is_named(store: RunStore, runs: list[str], sent: list[dict]) -> None:
     at = open_page("runs", where="dorp_rate>0.3")
     assert [warning.value for warning in at.warning] == [
-        "There is no field 'dorp_rate': the nearest are drop_rate and drop_path."
+        "There is no field 'dorp_rate': the nearest are drop_rate, drop_path and drop_rate_entropy."
     ]
     assert len(shown(sent)) == 3
 
