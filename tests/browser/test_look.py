@@ -51,7 +51,7 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
     page = visit("/train", width=width)
     page.get_by_text("More settings").click()
     page.get_by_role("combobox", name="Preprocessing").wait_for()
-    choices = (("Masked experts", "train → val", 10), ("Linear probe", "train + val → test", 9))  # no "Mask drawn per"
+    choices = (("Masked experts", "train → val", 11), ("Linear probe", "train + val → test", 9))  # no "Mask drawn per"
     for method, protocol, lists in choices:
         for label, option in (("Method", method), ("Protocol", protocol)):
             field = page.get_by_role("combobox", name=label)
