@@ -240,7 +240,7 @@ def _key(environment: Mapping[str, str]) -> str:
 
 
 def _inherited() -> list:
-    """What a child process inherits beside its environment: `nice`, `taskset`, `ulimit`, a cgroup, the umask."""
+    """What a child process inherits apart from its environment: `nice`, `taskset`, `ulimit`, a cgroup, the umask."""
     limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
     lines = Path("/proc/self/status").read_text().splitlines()
     umask = [line for line in lines if line.startswith("Umask:")]

@@ -68,7 +68,8 @@ def test_conditions_and_words_choose_rows(where: str, words: str, expected: list
 
 
 def test_an_unknown_field_names_the_nearest(listed: list[Row]) -> None:
-    with pytest.raises(WhereError, match="no field 'learning_rat': the nearest are learning_rate and learned_drop_rates"):
+    nearest = "the nearest are learning_rate and learned_drop_rates"
+    with pytest.raises(WhereError, match=f"no field 'learning_rat': {nearest}"):
         matching(listed, "learning_rat>1")
     with pytest.raises(ConfigError, match="no field 'colour' to sort or group by"):
         ordered(listed, "colour", True)
