@@ -452,7 +452,9 @@ def _export(args: argparse.Namespace) -> int:
     if kind == ".csv":
         text = study_results.as_csv(results)
     elif kind == ".json":
-        text = json.dumps(study_results.as_data(results, state), indent=1)
+        report = choosing.report(store, state)
+        chosen = {"choice": choosing.as_data(report)} if report else {}
+        text = json.dumps(study_results.as_data(results, state) | chosen, indent=1)
     elif kind in (".yaml", ".yml"):
         text = as_yaml(results.study)
     else:

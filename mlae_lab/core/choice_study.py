@@ -140,6 +140,10 @@ def choice_study(
     """
     if not base.has_mask:
         raise ConfigError(f"the method {base.method} has no masked experts, so there is no p to choose: choose mlae")
+    if base.learned_drop_rates != "off":
+        raise ConfigError(
+            f"learned_drop_rates is {base.learned_drop_rates!r}, which leaves only an initial p to choose: set off"
+        )
     if not (budget > 0 and math.isfinite(budget)):
         raise ConfigError(f"the budget is {budget:g}: it must be above 0")
     base = replace(base, protocol="val", max_seconds=None, seed=seeds[0])

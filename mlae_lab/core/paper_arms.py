@@ -299,9 +299,7 @@ def deviations(config: RunConfig) -> tuple[str, ...]:
     if config.protocol != "test":
         clauses.append(f"evaluated on {config.protocol}")
     if not task(config.task).bundled:
-        recipe = recipes.values_of(
-            config, recipe_for(config.method, config.task) if config.method != "mlae" else "vtab"
-        )
+        recipe = recipes.values_of(config, recipe_for(config.method, config.task))
         own = {name: value for name, value in recipe.items() if name not in ("method_settings", "preprocessing")}
         different = [name for name, value in own.items() if getattr(config, name) != value]
         clauses += [f"{name.replace('_', ' ')} {getattr(config, name)} for {own[name]}" for name in different]

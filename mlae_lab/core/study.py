@@ -148,7 +148,7 @@ class Study:
         """Each arm to the name of the arm that it is compared with; a reference to itself.
 
         Accuracies on different tasks are not compared: with several tasks, the reference of an arm is that arm of its
-        task whose other values are those of `reference`. Without such an arm it is `reference`.
+        task whose other values are those of `reference`. Without such an arm it is the first arm of its task.
         """
         task_of = {arm.name: arm.config.task for arm in self.arms}
         if self.choice is not None:
@@ -158,7 +158,10 @@ class Study:
         wanted = _without("task", self.arm(self.reference))
         by_task = {arm.config.task: arm.name for arm in self.arms if _without("task", arm) == wanted}
         by_task[task_of[self.reference]] = self.reference
-        return {name: by_task.get(task, self.reference) for name, task in task_of.items()}
+        first: dict[str, str] = {}
+        for name, task in task_of.items():
+            first.setdefault(task, name)
+        return {name: by_task.get(task, first[task]) for name, task in task_of.items()}
 
     @property
     def reference_title(self) -> str:

@@ -285,8 +285,17 @@ def _cut(value: Any) -> str:
 
 
 def as_yaml(study: Study) -> str:
-    """A description of a study that `read_study` reads: its arms one by one, with all settings that differ."""
+    """A description of a study that `read_study` reads: its arms one by one, with all settings that differ.
+
+    Of a study that chooses it has the last stage, which a comment says: the rule is no part of a description.
+    """
     import yaml
+
+    comment = ""
+    if study.choice is not None:
+        reference, last = study.compared[-1]
+        study = replace(study, arms=last or study.arms, reference=reference or study.arms[0].name, choice=None)
+        comment = "# The last stage of a choice, without its rule: `mlae-lab choose` starts another choice.\n"
 
     fields = [entry for entry in settings_of(RunConfig) if entry.option and entry.name not in ("seed", "data")]
     default = base_config(study.arms[0].config.task)
@@ -318,7 +327,7 @@ def as_yaml(study: Study) -> str:
         {"name": arm.name} | {name: value for name, value in values.items() if name not in shared}
         for arm, values in zip(study.arms, every, strict=True)
     ]
-    return yaml.safe_dump(head | shared | {"arms": arms}, sort_keys=False, allow_unicode=True, width=120)
+    return comment + yaml.safe_dump(head | shared | {"arms": arms}, sort_keys=False, allow_unicode=True, width=120)
 
 
 def with_reference(study: Study, text: str) -> Study:

@@ -228,7 +228,8 @@ def _run(alerts: Alerts, content: bytes) -> None:
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, 9)  # with the processes that it started
-        process.communicate()
+        with suppress(subprocess.TimeoutExpired):  # a process that left the group may hold the pipe
+            process.communicate(timeout=2.0)
         raise AlertError(f"{alerts.command[0]} did not end in {alerts.timeout:g} s and was killed") from None
     if process.returncode:
         text = output[-_OUTPUT:].decode(errors="replace").strip()

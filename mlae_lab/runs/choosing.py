@@ -170,6 +170,7 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
         sentences.append(
             f"Expected optimism: a gain over the default that is found this way is {points(choice.optimism)} points "
             "too high on average."
+            + (" The selection in the first stage is not part of this." if len(study.choice.rungs) > 1 else "")
         )
     return sentences + _afterwards(study, choice, checked)
 

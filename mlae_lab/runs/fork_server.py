@@ -42,6 +42,7 @@ MODULES = ("torch", "timm", "torchvision.transforms.v2", "safetensors.torch", "t
 # Read after the fork or not at all. Any other variable may be read while Python and torch are loaded.
 _IGNORED = ("MLAE_LAB_", "STREAMLIT_", "PYTEST_", "SSH_", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _IGNORED_NAMES = {"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES"}
+START_SECONDS = 180.0  # for loading torch on a machine that is busy
 _COUNT = struct.Struct("<I")  # bytes of a request
 _MAX_REQUEST = 2**22
 _TITLE_BYTES = 4096  # for the command line of a forked process
@@ -158,6 +159,22 @@ def warm(environment: Mapping[str, str]) -> None:
         connection.close()
 
 
+def give_up(environment: Mapping[str, str]) -> bool:
+    """Kill the fork server of an environment, as one that is paused, and use no other there. Its forks continue.
+
+    Returns whether there was one: then the requests that it had not read are void and their locks free.
+    """
+    with suppress(OSError, ValueError):
+        address = _folder() / f"{_key(environment)}.sock"
+        _unusable.add(str(address))
+        lock = address.with_suffix(".lock")
+        pid = int(lock.read_text()) if locks.held(lock) else 0
+        if pid and __name__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
+
+
 def _connected(environment: Mapping[str, str]) -> socket.socket | None:
     """A connection to the fork server of an environment, which is started if it is not alive; None without one."""
     if sys.platform != "linux" or not variables.WARM.value():
@@ -169,6 +186,7 @@ def _connected(environment: Mapping[str, str]) -> socket.socket | None:
         deadline = time.monotonic() + 1.0
         while True:
             connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(1.0)  # while requests wait for a paused server there may be no room for another one
             try:
                 connection.connect(str(address))
                 return connection
@@ -213,6 +231,8 @@ def _start(address: Path, lock: int, environment: Mapping[str, str]) -> None:
             start_new_session=True,
             pass_fds=descriptors,
         )
+    os.pwrite(lock, b"%d" % process.pid, 0)
+    os.ftruncate(lock, len(str(process.pid)))
     _started[:] = [child for child in (*_started, process) if child.poll() is None]  # `poll` reaps zombies
 
 
@@ -283,14 +303,20 @@ class Server:
         """Take one request. Returns it in the forked process, None in the server."""
         try:
             connection, _ = self.listening.accept()
-            self.used = time.monotonic()
-            request, descriptors = _received(connection)
-        except (OSError, ValueError, KeyError):
+        except OSError:  # too many open files
+            time.sleep(0.1)
             return None
-        if request is None:
+        self.used, descriptors = time.monotonic(), []
+        try:
+            request, descriptors = _received(connection)
+            pid = os.fork() if request is not None else None
+        except (OSError, ValueError, struct.error):  # not a request, or no memory: its starter sees the end
+            request, pid = None, None
+        if request is None or pid is None:
+            for descriptor in descriptors:
+                os.close(descriptor)
             connection.close()
             return None
-        pid = os.fork()
         if pid == 0:
             self._close()
             log, lock = descriptors
@@ -345,7 +371,6 @@ def _received(connection: socket.socket) -> tuple[dict | None, list[int]]:
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
-        connection.close()
         raise
 
 
@@ -379,7 +404,8 @@ def _run(request: dict) -> None:
     """Run the module of a fork."""
     for name in [name for name in sys.modules if name == "mlae_lab" or name.startswith("mlae_lab.")]:
         del sys.modules[name]  # the code of now, and constants that are read from the environment of now
-    sys.path[0] = request["folder"]  # as `python -m` has it
+    if not getattr(sys.flags, "safe_path", False):  # from Python 3.11 on
+        sys.path[0] = request["folder"]  # as `python -m` has it
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
@@ -388,6 +414,7 @@ def main(arguments: list[str]) -> int:
     listening = socket.socket(fileno=int(arguments[1]))
     lock = int(arguments[2])
     os.set_inheritable(lock, False)
+    os.pwrite(lock, b"%d" % os.getpid(), 0)
     listening.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the launcher's terminal is not for this process
     for name in arguments[3].split(","):

@@ -407,7 +407,7 @@ def _printed(definition: TableArms, row: TableRow, column: str, tasks: Sequence[
     return Cell(
         row.printed[column],
         label,
-        "" if len(tasks) == len(definition.tasks) else f"over {counted(len(definition.tasks), 'task')}",
+        "" if len(tasks) == (whole := len(GROUPS.get(column, definition.tasks))) else f"over {counted(whole, 'task')}",
     )
 
 

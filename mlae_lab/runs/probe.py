@@ -173,6 +173,8 @@ def _start(store: RunStore, files: RunPaths) -> Answer | None:
             return Answer(
                 "failed", reason=f"the analysis process of run {files.run} exited at start; {_log_end(files)}"
             )
+        if not locks.held(files.probe_lock):
+            return None  # it has exited, or the fork server has: `ask` starts another one
         if time.monotonic() > deadline:
             return Answer("loading")
         time.sleep(0.02)

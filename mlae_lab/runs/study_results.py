@@ -273,23 +273,24 @@ def _names(results: Sequence[ArmResult], most: int = 3) -> str:
 
 def as_data(results: Results, state: State) -> dict:
     """Results as `study show --json` prints them. Accuracies in percent, differences in points."""
-    study = results.study
+    study, references = results.study, results.study.references
     return {
         "study": state.stored.id, "version": state.stored.version, "title": study.title, "question": study.question,
         "notes": study.notes, "reference": study.reference, "margin": study.margin, "seeds": list(study.seeds),
         "factors": {name: list(values) for name, values in study.factors},
         "runs": study.runs, "done": results.done, "counts": state.counts, "halted": state.stored.halted,
         "alpha": ALPHA,
-        "arms": [_arm(result) for result in results.arms],
+        "arms": [_arm(result, references[result.arm.name]) for result in results.arms],
         "verdict": results.verdict,
     }  # fmt: skip
 
 
-def _arm(result: ArmResult) -> dict:
+def _arm(result: ArmResult, reference: str) -> dict:
     statistics, comparison = result.statistics, result.comparison
     return {
         "name": result.arm.name, "values": dict(result.arm.values), "config": result.arm.config.to_dict(),
-        "command": result.arm.config.command(), "parameters": result.parameters, "seconds": result.seconds,
+        "command": result.arm.config.command(), "reference": reference, "parameters": result.parameters,
+        "seconds": result.seconds,
         "runs": {str(cell.seed): cell.run.id if cell.run else None for cell in result.cells},
         "accuracies": {str(seed): value for seed, value in result.values.items()},
         "mean": statistics.mean if statistics else None,

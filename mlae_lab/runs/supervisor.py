@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlae_lab import locks
+from mlae_lab.errors import LabError
 from mlae_lab.locations import ROOT, data_folder, use_store
 from mlae_lab.runs import archive_file, devices, fork_server, liveness, paths, pending_events
 from mlae_lab.runs.alerts import Watch
@@ -216,10 +217,11 @@ class Supervisor:
         self.store, self.lock = store, lock
         self.processes: dict[str, Process] = {}
         self.stopping_since: dict[str, float] = {}  # by the monotonic clock
+        self.waiting_since: dict[str, float] = {}  # for their process, by the monotonic clock
         self.troubles: dict[str, str] = {}  # by run, the last error printed
         self.idle_since: float | None = None
         self.watch = Watch(store)
-        self.open: set[str] = set()  # ids of the runs that were not over at the last tick
+        self.open: set[str] | None = None  # ids of the runs that were not over at the last tick
 
     def tick(self) -> bool:
         """Check every run that is not over. Returns whether there was one, or an alert is being sent."""
@@ -255,12 +257,24 @@ class Supervisor:
         Args:
             now: Ids of the runs that are not over.
         """
-        ended, self.open = self.open - now, now
-        if not ended:
+        ended = self.open - now if self.open is not None else None
+        self.open = now
+        if ended is not None and not ended:
             return False
         from mlae_lab.runs import studies  # it starts runs, for which it needs this module
 
-        return bool(studies.advance(self.store, {name for run in ended for name in self.store.studies_of(run)}))
+        if ended is None:  # the supervisor before this one may have exited between two stages
+            names = [stored.id for stored in self.store.studies() if stored.study.choice is not None]
+        else:
+            names = sorted({name for run in ended for name in self.store.studies_of(run)})
+        advanced = False
+        for name in names:
+            try:
+                advanced |= bool(studies.advance(self.store, [name]))
+            except (LabError, OSError, sqlite3.Error) as error:  # concerns this study only; the next start tries again
+                with suppress(OSError):
+                    print(f"the next stage of study {name} cannot be started ({error})", flush=True)
+        return advanced
 
     def _beat(self) -> None:
         _beat(self.lock, os.getpid())
@@ -280,7 +294,7 @@ class Supervisor:
         """Tick; after a locked store, a full disk or a deleted file the next tick tries again."""
         try:
             return self.tick()
-        except (sqlite3.Error, OSError, StoreError):
+        except (sqlite3.Error, OSError, LabError):
             if not self.store.folder.exists():
                 return False
             with suppress(OSError):  # the log may be on the same full disk
@@ -311,7 +325,9 @@ class Supervisor:
             self.store.move(run.id, Status.LOST, f"its process has exited and its folder cannot be read ({error})")
             return
         if alive:
-            if run.status is Status.STOPPING:
+            if run.pid is None:
+                self._give_up_if_overdue(run)
+            elif run.status is Status.STOPPING:
                 self._kill_if_overdue(run, files)
             return
         run = self.store.run(run.id)
@@ -320,6 +336,7 @@ class Supervisor:
                 exit_status = process.wait(timeout=5)
         self.processes.pop(run.id, None)
         self.stopping_since.pop(run.id, None)
+        self.waiting_since.pop(run.id, None)
         if not run.status.is_active:
             return
         record = liveness.end_of(self.store, run, exit_status)
@@ -342,6 +359,15 @@ class Supervisor:
                     )
                     record = liveness.read_exit_record(files) or lost
                     self.store.move(name, record.status, record.reason, only_from=ACTIVE)
+
+    def _give_up_if_overdue(self, run: Run) -> None:
+        """Kill the fork server if a run waits for it for too long: its lock is held by a request that is not read."""
+        since = self.waiting_since.setdefault(run.id, time.monotonic())
+        if time.monotonic() - since > fork_server.START_SECONDS:
+            self.waiting_since[run.id] = float("inf")  # once
+            if fork_server.give_up(_importable(environment(run, run.slot or ""))):
+                with suppress(OSError):
+                    print(f"run {run.id} was not started by the fork server, which is killed", flush=True)
 
     def _kill_if_overdue(self, run: Run, files: RunPaths) -> None:
         """Kill a stopping run that does not stop in time, as one that is blocked in a read."""

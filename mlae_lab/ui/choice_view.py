@@ -78,7 +78,7 @@ def _draw_form(base: RunConfig) -> None:
         for name in FACTORS:
             text = st.text_input(
                 _LABELS[name], ", ".join(known[name]), key=f"choice_{name}_{base.learning_rate:g}",
-                help="The first is the default, which is kept unless another one is clearly better. A small budget "
+                help="The first is the default, kept unless another is better by a standard error. A small budget "
                 "tries the first values only.",
             )  # fmt: skip
             values[name] = tuple(word.strip() for word in text.split(",") if word.strip())

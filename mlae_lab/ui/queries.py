@@ -201,6 +201,9 @@ def references(run: Run) -> dict[str, Reference]:
     return shared(("references", run.id), lambda: _references(run), 5.0)
 
 
+_MAY_DIFFER = {"plan", "method", "method_settings", "learned_drop_rates", "drop_rate_entropy"}
+
+
 def _references(run: Run) -> dict[str, Reference]:
     references: dict[str, Run] = {}
     config_of_run = run.config
@@ -208,7 +211,7 @@ def _references(run: Run) -> dict[str, Reference]:
         config = other.config
         if other.status is not Status.FINISHED or other.id == run.id or config.backbone != config_of_run.backbone:
             continue
-        if not set(differences(config, config_of_run)) <= {"plan", "method", "method_settings"}:
+        if config.learned_drop_rates != "off" or not set(differences(config, config_of_run)) <= _MAY_DIFFER:
             continue
         if config.tuning.trains_only_head and not config_of_run.tuning.trains_only_head:
             name = "probe"

@@ -79,8 +79,10 @@ class RowsTable {
     this.data = data;
     this.rows = data.rows;
     const known = new Set(data.all);
+    const before = this.marked.size;
     for (const id of this.marked) if (!known.has(id)) this.marked.delete(id); // gone, or filtered out by the server
-    this.fill();
+    if (this.marked.size < before) this.send(); // the server acts on what is marked here, on nothing else
+    else this.fill();
   }
 
   send() {

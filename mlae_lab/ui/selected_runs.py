@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
@@ -18,6 +19,7 @@ from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.run_table import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
+from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_texts import accuracy_text, stalled_text
 from mlae_lab.ui.thumbnails import mask_image
@@ -97,7 +99,9 @@ def _draw_fields(run: Run) -> None:
         gone = [tag for tag in run.tags if tag not in tags]
         queries.store().annotate(run.id, name, notes, add=tags, remove=gone)
 
-    question = "" if run_actions.needs_no_confirmation(run) else f"This run belongs to {visitor.name_of(run.owner)}."
+    question = (
+        "" if run_actions.needs_no_confirmation(run) else f"This run belongs to {plain(visitor.name_of(run.owner))}."
+    )
     if run_actions.confirmed_button("Save changes", f"run_save_{run.id}", question):
         _act([run], lambda _: save(), "Saved")
 
@@ -111,6 +115,8 @@ def _draw_many(rows: Sequence[Row]) -> None:
     belong = f"{others} of them {'belongs' if others == 1 else 'belong'} to other people." if others else ""
     store, number = queries.store(), counted(len(runs), "run")
     ended = [run for run in runs if run.status.is_over]
+    # a question that was asked about other runs is void
+    asked = hashlib.sha256(",".join(sorted(run.id for run in (*ended, *runs))).encode()).hexdigest()[:8]
     page.section(f"{number} selected")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if len(runs) == 2:
@@ -121,15 +127,18 @@ def _draw_many(rows: Sequence[Row]) -> None:
             "Export CSV", lambda: run_table.as_csv(rows), "runs.csv", "text/csv", key="selected_csv",
             on_click="ignore", help="One line for each run with all its fields.",
         )  # fmt: skip
-        if len(ended) < len(runs) and run_actions.confirmed_button("Stop", "selected_stop", belong):
+        if len(ended) < len(runs) and run_actions.confirmed_button("Stop", f"selected_stop_{asked}", belong):
             _act([run for run in runs if not run.status.is_over], lambda run: commands.stop(store, run.id), "Stopped")
         if ended and run_actions.confirmed_button(
-            "Archive", "selected_archive", belong, "Moves each run out of the list into one file; it can be restored."
+            "Archive",
+            f"selected_archive_{asked}",
+            belong,
+            "Moves each run out of the list into one file; it can be restored.",
         ):
             _act(ended, lambda run: archive_file.archive(store, run.id), "Archived")
         if ended and run_actions.confirmed_button(
             "Delete",
-            "selected_delete",
+            f"selected_delete_{asked}",
             f"Delete {counted(len(ended), 'run')} with their files? This cannot be undone. {belong}".rstrip(),
         ):
             _act(ended, lambda run: commands.delete(store, run.id), "Deleted")

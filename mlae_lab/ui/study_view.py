@@ -16,7 +16,7 @@ from mlae_lab.core.study import MAX_SEEDS
 from mlae_lab.core.study_file import as_yaml
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import studies, study_results
+from mlae_lab.runs import choosing, studies, study_results
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.study_results import Results
@@ -375,7 +375,9 @@ def _draw_files(name: str) -> None:
 
 
 def _json(loaded: LoadedStudy) -> str:
-    return json.dumps(study_results.as_data(loaded.results, loaded.state), indent=1)
+    report = choice_report(loaded)
+    chosen = {"choice": choosing.as_data(report)} if report else {}
+    return json.dumps(study_results.as_data(loaded.results, loaded.state) | chosen, indent=1)
 
 
 def _report(loaded: LoadedStudy) -> str:

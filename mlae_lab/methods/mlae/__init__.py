@@ -100,7 +100,7 @@ class MLAE(Method):
 
     @property
     def what(self) -> str:
-        return f"{self.plan.kind_name} mask"
+        return f"{self.plan.kind_name} mask" + (", learned p" if self.learned_drop_rates != "off" else "")
 
     def check(self, backbone: Backbone) -> None:
         backbone.shapes(self.plan.targets)

@@ -85,9 +85,15 @@ def _label(run: Run) -> str:
     config = run.config
     rates = {p for row in config.plan.drop_rate for p in row} - {0.0}
     rate = f", p = {rates.pop():g}" if len(rates) == 1 else ""
+    if config.learned_drop_rates != "off":
+        rate = ", learned p"
     extra = " per token" if config.mask_per == "token" else ""
     extra += f", inputs dropped at {config.input_dropout:g}" if config.input_dropout else ""
-    kind = "LoRA" if config.plan.kind is Kind.DENSE and not config.plan.train_coefficients else config.plan.kind.value
+    kind = (
+        "LoRA"
+        if config.plan.kind is Kind.DENSE and not config.plan.train_coefficients and not rate
+        else config.plan.kind.value
+    )
     return f"{run.id}: {catalog.task(config.task).title}, {kind}{rate}{extra}, seed {config.seed}"
 
 
