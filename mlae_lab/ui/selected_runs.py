@@ -115,8 +115,8 @@ def _draw_many(rows: Sequence[Row]) -> None:
     belong = f"{others} of them {'belongs' if others == 1 else 'belong'} to other people." if others else ""
     store, number = queries.store(), counted(len(runs), "run")
     ended = [run for run in runs if run.status.is_over]
-    # a question that was asked about other runs is void
-    asked = hashlib.sha256(",".join(sorted(run.id for run in (*ended, *runs))).encode()).hexdigest()[:8]
+    # a question about other runs than these is void
+    runs_mark = hashlib.sha256(",".join(sorted(run.id for run in (*ended, *runs))).encode()).hexdigest()[:8]
     page.section(f"{number} selected")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if len(runs) == 2:
@@ -127,18 +127,18 @@ def _draw_many(rows: Sequence[Row]) -> None:
             "Export CSV", lambda: run_table.as_csv(rows), "runs.csv", "text/csv", key="selected_csv",
             on_click="ignore", help="One line for each run with all its fields.",
         )  # fmt: skip
-        if len(ended) < len(runs) and run_actions.confirmed_button("Stop", f"selected_stop_{asked}", belong):
+        if len(ended) < len(runs) and run_actions.confirmed_button("Stop", f"selected_stop_{runs_mark}", belong):
             _act([run for run in runs if not run.status.is_over], lambda run: commands.stop(store, run.id), "Stopped")
         if ended and run_actions.confirmed_button(
             "Archive",
-            f"selected_archive_{asked}",
+            f"selected_archive_{runs_mark}",
             belong,
             "Moves each run out of the list into one file; it can be restored.",
         ):
             _act(ended, lambda run: archive_file.archive(store, run.id), "Archived")
         if ended and run_actions.confirmed_button(
             "Delete",
-            f"selected_delete_{asked}",
+            f"selected_delete_{runs_mark}",
             f"Delete {counted(len(ended), 'run')} with their files? This cannot be undone. {belong}".rstrip(),
         ):
             _act(ended, lambda run: commands.delete(store, run.id), "Deleted")
