@@ -295,7 +295,7 @@ def as_yaml(study: Study) -> str:
     if study.choice is not None:
         reference, last = study.compared[-1]
         study = replace(study, arms=last or study.arms, reference=reference or study.arms[0].name, choice=None)
-        comment = "# The last stage of a choice, without its rule: `mlae-lab choose` starts another choice.\n"
+        comment = f"# The last stage of a choice, without its rule: `{PROGRAM} choose` starts another choice.\n"
 
     fields = [entry for entry in settings_of(RunConfig) if entry.option and entry.name not in ("seed", "data")]
     default = base_config(study.arms[0].config.task)
