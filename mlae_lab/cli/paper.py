@@ -17,8 +17,9 @@ from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import paper_studies, studies
-from mlae_lab.runs.paper_studies import Compared, TableResults, TableStudy
+from mlae_lab.runs import paper_results, paper_studies, studies
+from mlae_lab.runs.paper_results import Compared, TableResults
+from mlae_lab.runs.paper_studies import TableStudy
 from mlae_lab.runs.studies import Plan
 
 _MANY_TASKS = 4  # more are not shown one by one in a terminal
@@ -64,7 +65,7 @@ def _paper(args: argparse.Namespace) -> int:
     print(f"study {stored.id}: {stored.study.title}; Ctrl-C leaves it running", flush=True)
     status = follow(args, store, stored.id)
     if not args.json and (state := studies.state(store, stored.id)).is_over:
-        print("\n".join(["", *result_lines(paper_studies.table_results(store, state))]), flush=True)
+        print("\n".join(["", *result_lines(paper_results.table_results(store, state))]), flush=True)
     return status
 
 
@@ -210,8 +211,8 @@ def _show(args: argparse.Namespace, key: str) -> int:
     stored = paper_studies.stored_tables(store.studies()).get(key, []) if store else []
     if store is None or not stored:
         raise UsageError(f"{label_of(key)} was not started here: `{PROGRAM} paper {key} --start` does that")
-    results = paper_studies.table_results(store, studies.state(store, stored[0].id))
-    data = paper_studies.results_data(results) | {"other_studies": [entry.id for entry in stored[1:]]}
+    results = paper_results.table_results(store, studies.state(store, stored[0].id))
+    data = paper_results.results_data(results) | {"other_studies": [entry.id for entry in stored[1:]]}
     lines = result_lines(results)
     if len(stored) > 1:
         others = ", ".join(entry.id for entry in stored[1:6])
@@ -275,7 +276,7 @@ def _order_lines(results: TableResults, width: int) -> list[str]:
 
 
 def _added_parameters(args: argparse.Namespace) -> int:
-    rows = paper_studies.added_parameters()
+    rows = paper_results.added_parameters()
     lines = [
         f"Table 3: {printed_table('table3').title} · ViT-B/16, parameters that inference adds, in millions",
         f"  {'row':<14}{'ours':>8}{'paper':>8}{'diff.':>8}",

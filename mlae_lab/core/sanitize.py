@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _WORD, _MESSAGE = 300, 2000  # characters
@@ -34,4 +35,5 @@ def printable(text: str) -> str:
 def spreadsheet_text(text: str) -> str:
     """A text for a CSV file that no spreadsheet takes for a formula."""
     is_number = text.replace(".", "", 1).replace("e", "", 1).lstrip("+-").isdecimal()
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not is_number else text
+    is_formula = re.match(r"[=+\-@]", text) or re.search(r"[;\t]\s*[=+\-@]", text)  # some split at semicolons
+    return f"'{text}" if is_formula and not is_number else text

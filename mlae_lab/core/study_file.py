@@ -120,6 +120,7 @@ def described(
     factors: dict[str, list[str]] = {}
     if "arms" in data:
         arms = listed(base, data["arms"], complete, later)
+        check_factor("protocol", sorted({arm.config.protocol for arm in arms}))
     else:
         factors = _factors(data.get("factors") or {})
         arms, notes = product(base, factors | {name: [value] for name, value in later.items()}, complete)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -249,6 +250,13 @@ def group_text(value: Any) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
+def group_title(value: Any, field: str) -> str:
+    """The title of the group of a value; times are grouped by day."""
+    if field_kinds()[field] == "time" and not is_missing(value):
+        return time.strftime("%Y-%m-%d", time.localtime(value))
+    return group_text(value)
+
+
 @dataclass(frozen=True)
 class Group:
     """Rows with one value of a field. title: the value; runs: how many; accuracy: mean over those with one."""
@@ -262,7 +270,7 @@ def groups(listed: Iterable[Row], field: str) -> dict[str, Group]:
     """The groups of rows by their title."""
     members: dict[str, list[Row]] = {}
     for row in listed:
-        members.setdefault(group_text(row.values[field]), []).append(row)
+        members.setdefault(group_title(row.values[field], field), []).append(row)
     result = {}
     for title, held in members.items():
         known = [row.values["accuracy"] for row in held if row.values["accuracy"] is not None]

@@ -114,6 +114,23 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
     return Results(study, tuple(arms), state.done, together)
 
 
+def of_task(results: Results, task: str = "") -> Results:
+    """Of a study on several tasks the part on one of them, by default the first, as a study by itself.
+
+    Accuracies on different tasks are not comparable, so that a figure shows one task.
+    """
+    study = results.study
+    chosen = task or study.arms[0].config.task
+    arms = tuple(arm for arm in study.arms if arm.config.task == chosen)
+    if len(arms) == len(study.arms):
+        return results
+    return replace(
+        results,
+        study=replace(study, arms=arms, reference=study.references[arms[0].name]),
+        arms=tuple(result for result in results.arms if result.arm in arms),
+    )
+
+
 def last_stage(results: Results) -> Results:
     """Of a study that chooses the last stage of which two arms have results, as a study by itself; else the results.
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from mlae_lab import locks
 from mlae_lab.errors import LabError
 from mlae_lab.locations import ROOT, data_folder, use_store
-from mlae_lab.runs import archive_file, devices, fork_server, liveness, paths, pending_events
+from mlae_lab.runs import archive_file, devices, fork_client, liveness, paths, pending_events
 from mlae_lab.runs.alerts import Watch
 from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
@@ -47,7 +47,7 @@ STOP_SECONDS = 10.0  # a stopping run is killed after its longest step and this 
 # Errors of the machine, not of one run: a full disk, too many files or processes, no memory.
 _TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _LAUNCHED, _CUDA = "MLAE_LAB_LAUNCHED", ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
-Process = subprocess.Popen | fork_server.ForkedProcess
+Process = subprocess.Popen | fork_client.ForkedProcess
 LINGER_SECONDS = 2.0  # idle time before it exits: a stop is often followed by a launch
 
 
@@ -170,7 +170,7 @@ def spawn(
     """
     if devices.kind("auto") == "cpu":
         with log.open("ab") as file:
-            process = fork_server.spawn(module, arguments, file.fileno(), folder, lock, _importable(environment))
+            process = fork_client.spawn(module, arguments, file.fileno(), folder, lock, _importable(environment))
         if process is not None:
             return process
     return _spawn_afresh(module, arguments, log, folder, lock, environment)
@@ -179,7 +179,7 @@ def spawn(
 def warm() -> None:
     """Load torch now, in a process that starts the next runs: a page on which a run may be launched calls this."""
     if devices.kind("auto") == "cpu":
-        fork_server.warm(_importable(_for_runs()))
+        fork_client.warm(_importable(_for_runs()))
 
 
 def _importable(environment: Mapping[str, str]) -> dict[str, str]:
@@ -363,9 +363,9 @@ class Supervisor:
     def _give_up_if_overdue(self, run: Run) -> None:
         """Kill the fork server if a run waits for it for too long: its lock is held by a request that is not read."""
         since = self.waiting_since.setdefault(run.id, time.monotonic())
-        if time.monotonic() - since > fork_server.START_SECONDS:
+        if time.monotonic() - since > fork_client.START_SECONDS:
             self.waiting_since[run.id] = float("inf")  # once
-            if fork_server.give_up(_importable(environment(run, run.slot or ""))):
+            if fork_client.give_up(_importable(environment(run, run.slot or ""))):
                 with suppress(OSError):
                     print(f"run {run.id} was not started by the fork server, which is killed", flush=True)
 

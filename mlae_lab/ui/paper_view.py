@@ -18,8 +18,9 @@ from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import paper_studies, studies
-from mlae_lab.runs.paper_studies import TableResults, TableStudy
+from mlae_lab.runs import paper_results, paper_studies, studies
+from mlae_lab.runs.paper_results import TableResults
+from mlae_lab.runs.paper_studies import TableStudy
 from mlae_lab.runs.study_table import StoredStudy
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.estimating import estimated_arm
@@ -118,7 +119,7 @@ def _draw_stored(stored: list[StoredStudy]) -> None:
         _draw_results(
             queries.shared(
                 ("paper_results", chosen, state.done),
-                lambda: paper_studies.table_results(queries.store(), state),
+                lambda: paper_results.table_results(queries.store(), state),
                 REFRESH_SECONDS,
             )
         )
@@ -209,7 +210,7 @@ def _draw_parameters() -> None:
                 escape(row.row), f"{row.added:.3f}", "–" if row.paper is None else f"{row.paper:g}",
                 "–" if row.paper is None else points(row.added - row.paper, signed=True),
             )
-            for row in paper_studies.added_parameters()
+            for row in paper_results.added_parameters()
         ],
     )  # fmt: skip
     page.note(f"Counted on ViT-B/16. Not trained: {escape(REFUSED['table3'])}.")

@@ -201,7 +201,11 @@ def _row(row: Row, current: View, images: dict[str, int], titles: list[str]) -> 
     small = [*([run.id] if run.name else []), config.what, f"seed {config.seed}"]
     if run.reason and run.status is not Status.FINISHED:
         small.append(run.reason)
-    group = {"group": titles.index(run_table.group_text(row.values[current.group]))} if current.group else {}
+    group = (
+        {"group": titles.index(run_table.group_title(row.values[current.group], current.group))}
+        if current.group
+        else {}
+    )
     numeric = {field: "number" for field in current.columns if run_table.field_kinds()[field] == "number"}
     return {
         "id": run.id,

@@ -26,20 +26,20 @@ class LoadedStudy:
 
     state: State
     results: Results
-    _figures: dict[frozenset[str], list[StudyFigure]] = field(default_factory=dict)
+    _figures: dict[tuple[frozenset[str], str], list[StudyFigure]] = field(default_factory=dict)
 
     @property
     def stored(self) -> StoredStudy:
         return self.state.stored
 
-    def figures(self, hidden: Collection[str]) -> list[StudyFigure]:
-        """All figures, without hidden arms."""
-        key = frozenset(hidden)
+    def figures(self, hidden: Collection[str], task: str = "") -> list[StudyFigure]:
+        """All figures of a task, "" for the only one, without hidden arms."""
+        key = frozenset(hidden), task
         if key not in self._figures:
             if len(self._figures) > 8:
                 self._figures.clear()
             curves = studies.curves(queries.store(), self.state, queries.curve)
-            self._figures[key] = study_figures(self.results, curves, hidden)
+            self._figures[key] = study_figures(self.results, curves, hidden, task)
         return self._figures[key]
 
 

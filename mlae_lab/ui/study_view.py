@@ -318,7 +318,13 @@ def _table_key(loaded: LoadedStudy) -> str:
 
 def _draw_figures(loaded: LoadedStudy, hidden: frozenset[str]) -> None:
     results = loaded.results
-    drawn = loaded.figures(hidden)
+    tasks = list(dict.fromkeys(arm.config.task for arm in results.study.arms))
+    task = ""
+    if len(tasks) > 1:
+        task = st.selectbox(
+            "Task of the figures", tasks, format_func=lambda name: catalog.task(name).title, key="study_task", width=360
+        )
+    drawn = loaded.figures(hidden, task)
     if not drawn:
         text = "All arms with a result are hidden." if results.ranked else "Figures appear with the first result."
         page.note(text)

@@ -14,7 +14,7 @@ from mlae_lab.core.paper import Tuned
 from mlae_lab.core.paper_arms import PAPER_BACKBONE, RUNNABLE
 from mlae_lab.core.paper_tables import MEAN
 from mlae_lab.core.study import Study
-from mlae_lab.runs import paper_studies, studies
+from mlae_lab.runs import paper_results, paper_studies, studies
 from mlae_lab.runs.paper_studies import TableStudy, table_study
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.study_table import StoredStudy
@@ -113,7 +113,7 @@ def test_results_are_compared_with_the_paper_without_a_claim_where_task_and_weig
     stored = paper_studies.start(store, small("table14", tasks=["dsprites_loc_rendered", "digits"], seeds=[0, 1]))
     values = {arm.name: 80.0 for arm in stored.study.arms}
     through(store, stored, {**values, "λ = 2, dSprites-Loc, rendered": 90.0, "λ = 4, Digits": 70.0})
-    results = paper_studies.table_results(store, studies.state(store, stored.id))
+    results = paper_results.table_results(store, studies.state(store, stored.id))
     assert results.columns == ("dsprites_loc_rendered", "digits", MEAN)
     cell = results.cells["λ = 2", "dsprites_loc_rendered"]
     assert cell.result is not None
@@ -128,7 +128,7 @@ def test_results_are_compared_with_the_paper_without_a_claim_where_task_and_weig
     assert results.to_reference("λ = 2") == pytest.approx((5.0, -0.2))
     assert {entry.claim for entry in results.cells.values()} == {""}
     assert results.differs == ("another task", "other weights (lab_vit_12x128)")
-    data = paper_studies.results_data(results)
+    data = paper_results.results_data(results)
     assert (data["done"], data["runs"], data["rows"][0]["row"]) == (24, 24, "λ = 0.125")
     assert data["rows"][4]["cells"]["dsprites_loc_rendered"]["difference"] == pytest.approx(2.8)
     assert data["badges"][0]["protocol"] == "train1000 → test"
@@ -149,7 +149,7 @@ def test_under_the_conditions_of_the_paper_a_cell_says_where_the_printed_number_
         assert cell.run is not None
         end = {"p = 0": 88.0, "p = 0.1": 95.0}[cell.arm] + (cell.seed - 1) / 10
         measured(store, cell.run, *[50.0] * 249, end)  # the last after epoch 500
-    results = paper_studies.table_results(store, studies.state(store, stored.id))
+    results = paper_results.table_results(store, studies.state(store, stored.id))
     assert results.differs == ()
     assert [results.cells[f"p = {rate}", "svhn"].claim for rate in ("0", "0.1")] == [
         "the paper's number is within the interval of our seeds",
@@ -166,7 +166,7 @@ def test_rows_that_are_one_training_on_a_task_have_one_arm(store: RunStore) -> N
     stored = paper_studies.start(store, planned)
     accuracies = {arm.name: 80.0 for arm in planned.study.arms}
     through(store, stored, accuracies | {"p = 0.3": 85.0})
-    results = paper_studies.table_results(store, studies.state(store, stored.id))
+    results = paper_results.table_results(store, studies.state(store, stored.id))
     assert len(results.rows) == 12
     (choice,) = results.choices
     assert choice.result == Tuned(0.3, 0.125)
@@ -181,14 +181,14 @@ def test_figures_compare_the_similarity_of_experts(store: RunStore) -> None:
             cell.run.id, [SimilarityStats(2, (0.1,), (value,), (((1.0, value), (value, 1.0)),), (1.0,), (1.0,))]
         )
         measured(store, cell.run, 90.0)
-    results = paper_studies.table_results(store, studies.state(store, stored.id))
+    results = paper_results.table_results(store, studies.state(store, stored.id))
     means = {row: known.mean for row in results.rows if (known := results.cells[row, "digits"].result)}
     assert means == {"LoRA": 0.5, "MLAE": 0.25}
     assert results.to_reference("MLAE", "digits") == (-0.25, None)
 
 
 def test_parameters_at_inference_are_counted() -> None:
-    rows = {row.row: row.added for row in paper_studies.added_parameters()}
+    rows = {row.row: row.added for row in paper_results.added_parameters()}
     assert rows["MLAE (Ours)"] == rows["LoRA"] == 0
     assert rows["Adapter"] == pytest.approx(0.157, abs=1e-3)
 

@@ -22,7 +22,7 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import commands, fork_server, liveness, paths, supervisor
+from mlae_lab.runs import commands, fork_client, liveness, paths, supervisor
 from mlae_lab.runs.liveness import ExitRecord, derived, is_alive, reserve_exit_record, write_exit_record
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -359,19 +359,19 @@ def test_a_run_that_does_not_stop_in_time_is_killed(
     assert status(lab_store, run) is Status.STOPPED
 
 
-def test_a_run_is_started_afresh_if_the_fork_server_hangs(
+def test_a_run_is_started_afresh_if_the_fork_client_hangs(
     supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch, wait_for: Wait
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="forks") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
-        monkeypatch.setattr(fork_server, "MODULES", ("quopri",))
-        monkeypatch.setattr(fork_server, "START_SECONDS", 1.0)
+        monkeypatch.setattr(fork_client, "MODULES", ("quopri",))
+        monkeypatch.setattr(fork_client, "START_SECONDS", 1.0)
         supervisor.warm()
         (lock,) = Path(short).rglob("*.lock")
         os.kill(int(lock.read_text()), signal.SIGSTOP)
         run = lab_store.enqueue(LONG, "cpu").id
         supervised.tick()
-        assert isinstance(supervised.processes[run], fork_server.ForkedProcess)
+        assert isinstance(supervised.processes[run], fork_client.ForkedProcess)
         assert status(lab_store, run) is Status.STARTING
         wait_for(lambda: bool(supervised.tick()) and isinstance(supervised.processes.get(run), subprocess.Popen))
         wait_for(lambda: lab_store.run(run).pid is not None)

@@ -16,7 +16,7 @@ from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, shown
 from mlae_lab.data.listing import counted
 from mlae_lab.runs.outcomes import Curve
-from mlae_lab.runs.study_results import ArmResult, Results, last_stage
+from mlae_lab.runs.study_results import ArmResult, Results, last_stage, of_task
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, band, figure, room, thinned
 from mlae_lab.ui.figures.methods import label_sides
 
@@ -57,15 +57,16 @@ class StudyFigure:
     is_wide: bool = False
 
 
-def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()) -> list[StudyFigure]:
-    """All figures that the factors and results of a study allow, the most important first.
+def study_figures(results: Results, curves: Curves, hidden: Collection[str] = (), task: str = "") -> list[StudyFigure]:
+    """All figures that the factors and results of a study on one task allow, the most important first.
 
     Args:
         results: Of the study.
         curves: Of its arms.
         hidden: Names of arms that are left out; the reference stays as a line.
+        task: Of a study on several tasks the one that is drawn, "" for the first.
     """
-    results = last_stage(results)
+    results = last_stage(of_task(results, task))
     arms = [result for result in results.ranked if result.arm.name not in hidden]
     if not arms:
         return []

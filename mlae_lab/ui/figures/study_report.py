@@ -68,6 +68,15 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 """
 
 
+def _most(tasks: Sequence[str]) -> int | None:
+    """How many figures of each task: of several tasks the arms and their differences to the reference."""
+    return 2 if len(tasks) > 1 else None
+
+
+def _task_title(task: str, tasks: Sequence[str]) -> str:
+    return f"<b>{escape(catalog.task(task).title)}.</b> " if len(tasks) > 1 else ""
+
+
 def study_report(results: Results, state: State, curves: Curves, choice: Sequence[str] = ()) -> str:
     """The report of a study as far as it is.
 
@@ -78,12 +87,14 @@ def study_report(results: Results, state: State, curves: Curves, choice: Sequenc
         choice: What it has chosen, in sentences, for a study that chooses (`runs.choosing`).
     """
     study, stored = results.study, state.stored
-    figures = study_figures(results, curves)
+    tasks = list(dict.fromkeys(arm.config.task for arm in study.arms))
+    titled = [(task, entry) for task in tasks for entry in study_figures(results, curves, task=task)[: _most(tasks)]]
+    figures = [entry for _, entry in titled]
     data = [{"spec": entry.figure.spec, "alt": entry.figure.alt, "name": entry.figure.name} for entry in figures]
     drawn = "".join(
         f'<figure class="{"wide" if entry.is_wide else ""}"><div class="plot" role="figure" id="figure{number}"></div>'
-        f"<figcaption>{escape(entry.caption)}</figcaption></figure>"
-        for number, entry in enumerate(figures)
+        f"<figcaption>{_task_title(task, tasks)}{escape(entry.caption)}</figcaption></figure>"
+        for number, (task, entry) in enumerate(titled)
     )
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime())
     missing = len(state.cells) - state.done

@@ -18,8 +18,8 @@ import pytest
 
 from mlae_lab import locks
 from mlae_lab.locations import ROOT
-from mlae_lab.runs import fork_server
-from mlae_lab.runs.fork_server import ForkedProcess
+from mlae_lab.runs import fork_client
+from mlae_lab.runs.fork_client import ForkedProcess
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 Wait = Callable[[Callable[[], Any]], Any]
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the module `job`; fork servers of the test have their own folder and load a small module."""
     with tempfile.TemporaryDirectory(prefix="forks") as short:  # an address has 108 bytes at most
         monkeypatch.setattr(tempfile, "tempdir", short)
-        monkeypatch.setattr(fork_server, "MODULES", ("quopri", "no_such_module"))
+        monkeypatch.setattr(fork_client, "MODULES", ("quopri", "no_such_module"))
         monkeypatch.setenv("MLAE_LAB_WARM_SECONDS", "20")
         (tmp_path / "job.py").write_text(JOB)
         yield tmp_path
@@ -71,7 +71,7 @@ def spawned(folder: Path, job: str = "", name: str = "one", **variables: str) ->
     assert lock is not None
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLAE_LAB_JOB": job, **variables}
     with (folder / f"{name}.log").open("ab") as log:
-        process = fork_server.spawn("job", [name], log.fileno(), folder, lock, environment)
+        process = fork_client.spawn("job", [name], log.fileno(), folder, lock, environment)
     os.close(lock)
     assert process is not None
     return process
@@ -139,7 +139,7 @@ def test_a_server_that_exits_before_it_forks_frees_the_lock(
     folder: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Wait
 ) -> None:
     (folder / "slow.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(fork_server, "MODULES", ("slow",))
+    monkeypatch.setattr(fork_client, "MODULES", ("slow",))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     process = spawned(folder, PYTHONPATH=os.pathsep.join((str(ROOT), str(folder))))
     (server,) = servers()
@@ -149,15 +149,15 @@ def test_a_server_that_exits_before_it_forks_frees_the_lock(
         _ = process.pid
     assert process.poll() is None
     wait_for(lambda: not locks.held(folder / "one.lock"))
-    assert fork_server._connected({**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(folder)))}) is None
+    assert fork_client._connected({**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(folder)))}) is None
 
 
 def test_it_leaves_when_it_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Wait) -> None:
     monkeypatch.setenv("MLAE_LAB_WARM_SECONDS", "0.5")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    fork_server.warm(environment)
+    fork_client.warm(environment)
     (first,) = servers()
-    fork_server.warm(environment)
+    fork_client.warm(environment)
     assert servers() == [first]
     wait_for(lambda: not servers())
     process = spawned(folder, "import time; time.sleep(3)")
@@ -171,15 +171,15 @@ def test_it_leaves_when_it_is_not_used(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_is_read_while_torch_is_loaded_has_a_server_of_its_own(folder: Path) -> None:
     environment = {"PYTHONPATH": "", "OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://localhost:1"}
-    key = fork_server._key(environment)
-    assert fork_server._key({**environment, "MLAE_LAB_STORE": "x", "CUDA_VISIBLE_DEVICES": "", "PWD": "/"}) == key
+    key = fork_client._key(environment)
+    assert fork_client._key({**environment, "MLAE_LAB_STORE": "x", "CUDA_VISIBLE_DEVICES": "", "PWD": "/"}) == key
     for change in ({"OMP_NUM_THREADS": "2"}, {"HF_ENDPOINT": "http://localhost:2"}, {"GOMP_SPINCOUNT": "5"}):
-        assert fork_server._key({**environment, **change}) != key
+        assert fork_client._key({**environment, **change}) != key
 
 
 def test_who_has_other_limits_has_another_server(folder: Path) -> None:
     """A run is as `ulimit` and `umask` made the command that starts it."""
-    script = "import os; from mlae_lab.runs import fork_server; print(fork_server._key(dict(PYTHONPATH='')))"
+    script = "import os; from mlae_lab.runs import fork_client; print(fork_client._key(dict(PYTHONPATH='')))"
 
     def key(before: str) -> str:
         command = ["bash", "-c", f'{before} "$0" -c "$1"', sys.executable, script]
@@ -193,15 +193,15 @@ def test_without_a_safe_folder_or_with_0_seconds_there_is_none(folder: Path, mon
     mine = Path(tempfile.gettempdir()) / f"mlae-lab-{os.getuid()}"
     mine.mkdir(mode=0o777)
     mine.chmod(0o777)
-    assert fork_server._connected(dict(os.environ)) is None
+    assert fork_client._connected(dict(os.environ)) is None
     mine.rmdir()
     mine.symlink_to(folder)
-    assert fork_server._connected(dict(os.environ)) is None
+    assert fork_client._connected(dict(os.environ)) is None
     mine.unlink()
     monkeypatch.setenv("MLAE_LAB_WARM_SECONDS", "0")
-    assert fork_server._connected(dict(os.environ)) is None
+    assert fork_client._connected(dict(os.environ)) is None
     assert not mine.exists()
     monkeypatch.setenv("MLAE_LAB_WARM_SECONDS", "20")
     monkeypatch.setattr(tempfile, "tempdir", str(folder / ("long" * 30)))
     Path(tempfile.gettempdir()).mkdir()
-    assert fork_server._connected(dict(os.environ)) is None
+    assert fork_client._connected(dict(os.environ)) is None
