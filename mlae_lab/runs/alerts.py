@@ -19,6 +19,7 @@ import os
 import shlex
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -219,20 +220,24 @@ def _post(alerts: Alerts, content: bytes) -> None:
 
 
 def _run(alerts: Alerts, content: bytes) -> None:
-    process = subprocess.Popen(
-        alerts.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(content, timeout=alerts.timeout)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)  # with the processes that it started
-        with suppress(subprocess.TimeoutExpired):  # a process that left the group may hold the pipe
-            process.communicate(timeout=2.0)
-        raise AlertError(f"{alerts.command[0]} did not end in {alerts.timeout:g} s and was killed") from None
+    # files, not pipes: a process that it leaves behind would keep a pipe open
+    with tempfile.TemporaryFile() as message, tempfile.TemporaryFile() as written:
+        message.write(content)
+        message.seek(0)
+        process = subprocess.Popen(
+            alerts.command, stdin=message, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            process.wait(timeout=alerts.timeout)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)  # with the processes that it started
+            process.wait()
+            raise AlertError(f"{alerts.command[0]} did not end in {alerts.timeout:g} s and was killed") from None
+        written.seek(max(0, written.seek(0, os.SEEK_END) - _OUTPUT))
+        output = written.read()
     if process.returncode:
-        text = output[-_OUTPUT:].decode(errors="replace").strip()
+        text = output.decode(errors="replace").strip()
         raise AlertError(f"{alerts.command[0]} ended with exit status {process.returncode}: {text or 'no output'}")
 
 

@@ -218,6 +218,8 @@ def ordered(listed: Sequence[Row], field: str, descending: bool, group: str = ""
         if name not in field_kinds():
             raise ConfigError(f"there is no field {name[:60]!r} to sort or group by: `runs --fields` lists them")
     result = _sorted(listed, field, descending)
+    if group and field_kinds()[group] == "time":  # whole days, so that a day keeps the order within it
+        return sorted(result, key=lambda row: (is_missing(row.values[group]), group_title(row.values[group], group)))
     return _sorted(result, group, False) if group else result
 
 

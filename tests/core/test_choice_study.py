@@ -159,3 +159,8 @@ def test_command_names_what_differs_from_the_proposal() -> None:
     other = replace(BASE, plan=pattern("hourglass", "fixed"), learning_rate=1e-3)
     words = command(other, "30min", proposed(other) | {"drop_rate": ("0.5", "0.7")}, 3)
     assert f"--mask '{other.plan.code}' --drop-rate 0.5,0.7 --lr 0.001,0.002,0.0004" in words
+
+
+def test_p_that_is_learned_is_not_chosen() -> None:
+    with pytest.raises(ConfigError, match="learned_drop_rates is 'layer', which leaves only an initial p to choose"):
+        choice_study(replace(BASE, learned_drop_rates="layer"), 12)

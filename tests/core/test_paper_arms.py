@@ -106,3 +106,10 @@ def test_only_the_conditions_of_the_paper_are_comparable() -> None:
         "another task", "other weights (lab_vit_12x128)",
     )  # fmt: skip
     assert all(not deviations(replace(config("table14", "λ = 1", task), data_label="VTAB-1k")) for task in VTAB[:3])
+
+
+def test_on_fgvc_the_recipe_of_mlae_is_that_of_fgvc() -> None:
+    for row in ("MLAE (Avg)", "SSF"):
+        run = replace(config("table11", row, "cub"), data_label="FGVC")
+        assert deviations(run) == ()
+        assert deviations(replace(run, epochs=7)) == (f"epochs 7 for {run.epochs}",)

@@ -78,6 +78,7 @@ def test_another_method_loses_the_settings_of_the_one_before() -> None:
             {"epochs": [str(i) for i in range(1, 60)], "batch_size": [str(i) for i in range(1, 60)]},
             "3,481 combinations",
         ),
+        ({"protocol": ["val", "test"]}, "protocol has the values val, test: their accuracies are not comparable"),
     ],
 )
 def test_invalid_factors_are_refused(factors: dict[str, list[str]], why: str) -> None:
@@ -125,3 +126,17 @@ def test_an_invalid_study_is_refused(change: dict, why: str) -> None:
 def test_a_damaged_description_is_one_sentence(damage: object) -> None:
     with pytest.raises(ConfigError, match="the description of the study is damaged"):
         Study.from_dict(damage)
+
+
+def test_an_arm_has_a_reference_on_its_own_task() -> None:
+    shapes = replace(BASE, task="fashion")
+    listed = (
+        *product(BASE, {"drop_rate": ["0", "0.5"]})[0],
+        *(replace(arm, name=f"{arm.name} on Fashion") for arm in product(shapes, {"drop_rate": ["0.3", "0.7"]})[0]),
+    )
+    study = Study("Two tasks", listed, (0,), reference="p = 0.5")
+    assert study.references == {
+        "p = 0": "p = 0.5", "p = 0.5": "p = 0.5", "p = 0.3 on Fashion": "p = 0.3 on Fashion",
+        "p = 0.7 on Fashion": "p = 0.3 on Fashion",
+    }  # fmt: skip
+    assert study.reference_title == "the reference of the same task"

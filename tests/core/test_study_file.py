@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from mlae_lab.core.choice_study import choice_study
 from mlae_lab.core.config import ConfigError
-from mlae_lab.core.study_file import as_yaml, read_study, with_reference
+from mlae_lab.core.study_file import as_yaml, base_config, read_study, with_reference
+from mlae_lab.locations import PROGRAM
 
 FACTORS = """
 title: Which p?
@@ -114,3 +118,19 @@ def test_a_reference_may_be_named_by_the_value_of_a_factor() -> None:
     assert with_reference(study, "p = 0.5").reference == "p = 0.5"
     with pytest.raises(ConfigError, match="the reference is 'drop_rate=1'"):
         with_reference(study, "drop_rate=1")
+
+
+def test_a_choice_is_written_as_its_last_stage_which_a_comment_says() -> None:
+    study = choice_study(replace(base_config("digits"), epochs=8), 12)[0]
+    assert len({arm.config.epochs for arm in study.arms}) == 2
+    text = as_yaml(study)
+    assert text.startswith(f"# The last stage of a choice, without its rule: `{PROGRAM} choose` starts another choice.")
+    read, _ = read_study(text)
+    assert {arm.config.epochs for arm in read.arms} == {8}
+    assert read.reference == study.reference
+
+
+def test_arms_with_two_protocols_are_refused() -> None:
+    text = "task: digits\narms: [{protocol: val}, {protocol: test, epochs: 3}]"
+    with pytest.raises(ConfigError, match="protocol has the values test, val"):
+        read_study(text)

@@ -168,6 +168,7 @@ def test_a_slow_address_and_one_that_nobody_answers(server: Server) -> None:
         ("sys.exit('no network')", "ended with exit status 1: no network"),
         ("time.sleep(30)", "did not end in 0.5 s and was killed"),
         ("import subprocess; subprocess.run(['sleep', '30'])", "did not end in 0.5 s and was killed"),
+        ("import subprocess; subprocess.run(['setsid', '-w', 'sleep', '30'])", "did not end in 0.5 s and was killed"),
     ],
 )
 def test_a_command_that_fails(body: str, message: str, tmp_path: Path) -> None:

@@ -188,3 +188,24 @@ def test_a_study_that_only_compares_has_no_choice(store: RunStore) -> None:
     assert choosing.report(store, state) is None
     with pytest.raises(StoreError, match="only compares"):
         choosing.final(stored, None)
+
+
+def test_a_new_supervisor_starts_the_stage_that_the_one_before_left(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (studies.new(store, replace(choice_study(BASE, 12)[0], title=title)).id for title in "ab")
+    end_all(store, first, {})
+    assert studies.state(store, second).awaits_stage
+    advance = studies.advance
+
+    def failing(store: RunStore, names: list[str]) -> list[str]:
+        if names == [first]:
+            raise StoreError("its run is archived")
+        return advance(store, names)
+
+    monkeypatch.setattr(studies, "advance", failing)
+    supervisor = Supervisor(store, -1)
+    monkeypatch.setattr(supervisor, "_start_queued", lambda: None)
+    assert supervisor.tick()
+    assert f"the next stage of study {first} cannot be started (its run is archived)" in capsys.readouterr().out
+    assert studies.state(store, second).counts == {"done": 26, "queued": 4}, "the other study continues"

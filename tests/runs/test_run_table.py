@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -14,6 +15,7 @@ from mlae_lab.core.patterns import pattern, uniform
 from mlae_lab.core.settings import ConfigError
 from mlae_lab.core.where import WhereError
 from mlae_lab.runs import run_table
+from mlae_lab.runs.paths import database
 from mlae_lab.runs.run_table import Row, as_csv, fields, groups, matching, ordered
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
@@ -117,3 +119,16 @@ def test_what_is_known_of_ended_runs_is_not_read_again(store: RunStore, monkeypa
     assert again[-1].values["name"] == "renamed"
     store.move(waiting.id, Status.STOPPED)
     assert run_table.rows(store, store.runs(), known)[0].values["status"] == "stopped"
+
+
+def test_times_are_grouped_by_day_and_sorted_within(store: RunStore) -> None:
+    for number in range(4):
+        run = measured(store, store.enqueue(RunConfig("digits", seed=number), "cpu"), 50.0 + number)
+        created = 1.7e9 + 86_400 * (number % 2) + 60 * number
+        with closing(sqlite3.connect(database(store.folder))) as db, db:
+            db.execute("UPDATE runs SET created = ? WHERE id = ?", (created, run.id))
+    listed = run_table.rows(store, store.runs())
+    grouped = ordered(listed, "accuracy", True, "created")
+    assert [row.values["accuracy"] for row in grouped] == [52.0, 50.0, 53.0, 51.0]
+    assert [group.runs for group in groups(listed, "created").values()] == [2, 2]
+    assert all(len(title) == len("2023-11-14") for title in groups(listed, "created"))

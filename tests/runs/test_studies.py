@@ -68,6 +68,7 @@ def test_results_compare_every_arm_with_the_reference(store: RunStore) -> None:
         measured(store, cell.run, 10.0, ends[cell.arm][cell.seed])
     state = studies.state(store, name)
     results = study_results.results(store, state)
+    assert {arm["reference"] for arm in study_results.as_data(results, state)["arms"]} == {"p = 0.5"}
     assert [result.arm.name for result in results.ranked] == ["p = 0.5", "p = 0.9", "p = 0"]
     assert results.of("p = 0.5").verdict == "reference"
     assert results.of("p = 0").verdict == "worse by 10.0 points (97.5 % interval −10.4 to −9.6)"

@@ -235,3 +235,21 @@ def test_seeds_to_add_are_those_of_the_arm_that_needs_most(make) -> None:
     assert seeds_to_add(known, 4) == 1
     assert seeds_to_add(known, 2) == 0
     assert seeds_to_add(make(RATES, [[90.0], [91.0], [92.0]]), 5) == 4  # one seed says nothing about the number
+
+
+def test_figures_and_report_of_several_tasks_show_one_task_at_a_time(store: RunStore) -> None:
+    factors = {"task": ["digits", "fashion"], "drop_rate": ["0", "0.3", "0.5"]}
+    state = state_of(factors, [[90.0, 91.0], [92.0, 93.0], [91.0, 92.0], [60.0, 61.0], [62.0, 63.5], [59.0, 60.0]])
+    known = results(store, state)
+    for task, best in (("digits", "92.5"), ("fashion", "62.8")):
+        drawn = by_name(study_figures(known, {}, task=task))
+        assert best in layout(drawn["study-arms"])["title"]["text"]
+        assert len(layout(drawn["study-arms"])["yaxis"]["tickvals"]) == 3
+        assert "study-drop-rate" in drawn, "the task is no factor of a figure"
+    assert (
+        by_name(study_figures(known, {}))["study-arms"].spec
+        == by_name(study_figures(known, {}, task="digits"))["study-arms"].spec
+    )
+    report = study_report(known, state, {})
+    assert report.count("<figcaption><b>") == 4
+    assert "<b>Fashion-MNIST-1k.</b>" in report

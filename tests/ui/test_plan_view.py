@@ -40,6 +40,7 @@ def test_nothing_left_is_called_a_linear_probe() -> None:
     assert "linear probe" in plan_warnings(cleared)[0]
     assert kind_text(cleared) == "Empty: no expert exists, a run trains only the head"
     assert RunConfig("digits", cleared).what == "empty mask"
+    assert RunConfig("digits", uniform(0.5), learned_drop_rates="layer").what == "stochastic mask, learned p"
     assert RunConfig("digits", allocation([0] + [1] * 11)).what == "fixed mask"
 
 

@@ -90,8 +90,12 @@ def test_references_of_a_run_differ_in_mask_or_method_only(tmp_path: Path, monke
     expected = {"probe": finished(RunConfig("digits", method="linear")), "dense": finished(RunConfig("digits"))}
     monkeypatch.setattr(queries, "runs", store.runs)
     monkeypatch.setattr(queries, "tail", _updated)
-    references = queries._references(finished(RunConfig("digits", uniform(0.5))))
-    assert {name: reference.run for name, reference in references.items()} == {n: run.id for n, run in expected.items()}
+    finished(RunConfig("digits", learned_drop_rates="layer"))  # p is learned: it drops experts
+    for learned in ("off", "layer"):
+        references = queries._references(finished(RunConfig("digits", uniform(0.5), learned_drop_rates=learned)))
+        assert {name: reference.run for name, reference in references.items()} == {
+            name: run.id for name, run in expected.items()
+        }
 
 
 def _updated(run: str) -> queries.Tail:
