@@ -22,14 +22,7 @@ from mlae_lab.ui.study_view import STYLE, draw_study, progress_html
 
 MAX_SHOWN = 30
 REFRESH_SECONDS = 5.0
-ROWS = """<style>
-[class*="st-key-study_row_"] { border-bottom: 1px solid color-mix(in srgb, currentColor 12%, transparent);
-  padding: .5rem 0 .8rem; }
-[class*="st-key-study_row_"] a { background: none; padding-left: 0; }
-[class*="st-key-study_row_"] a p { font-size: 1.1rem; color: var(--lab-accent); }
-[class*="st-key-study_row_"] a > :first-child:not(:last-child) { display: none; }
-.study-row p { margin: .15rem 0 0; max-width: 84ch; } .study-row .study-bar { max-width: 320px; }
-</style>"""
+ROWS = """<style>.study-row p { margin: .15rem 0 0; max-width: 84ch; } .study-row .study-bar { max-width: 320px; }</style>"""
 
 
 def row(stored: StoredStudy) -> None:
@@ -47,7 +40,7 @@ def row(stored: StoredStudy) -> None:
         what.append(f"best {mean_of(best)}: {best.arm.name}")
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.created))
     by = f", {escape(visitor.name_of(stored.owner))}" if stored.owner else ""
-    with st.container(key=f"study_row_{stored.id}", gap="small"):
+    with st.container(key=f"listed_study_{stored.id}", gap="small"):
         link("studies", study.title, study=stored.id)
         st.html(
             '<div class="lab-choice study-row">'

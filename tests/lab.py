@@ -145,18 +145,23 @@ def train_queued(store: RunStore) -> None:
             signal.signal(number, handler)
 
 
+def processes_of(module: str, part: str) -> list[int]:
+    """The ids of the processes of a module that are not zombies. part: of one of their arguments."""
+    pids = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if module.encode() in arguments and any(part.encode() in argument for argument in arguments) and state != "Z":
+            pids.append(int(entry.name))
+    return pids
+
+
 def probes_of(run_id: str) -> list[int]:
     """The process ids of the probes of a run, also of those that are starting."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"mlae_lab.runs.probe_worker" in arguments and run_id.encode() in arguments:
-                pids.append(int(entry.name))
-    return pids
+    return processes_of("mlae_lab.runs.probe_worker", run_id)
 
 
 _local_probes: dict[Path, tuple[probe_worker.Probe, threading.Thread]] = {}  # by the folder of their run

@@ -31,25 +31,17 @@ from mlae_lab.ui.tables import table
 
 REFRESH_SECONDS = 5.0
 _PLAN_SECONDS = 5.0
-ROWS = """<style>
-[class*="st-key-paper_row_"] { border-bottom: 1px solid color-mix(in srgb, currentColor 12%, transparent);
-  padding: .4rem 0 .6rem; }
-[class*="st-key-paper_row_"] a { background: none; padding-left: 0; }
-[class*="st-key-paper_row_"] a p { color: var(--lab-accent); }
-[class*="st-key-paper_row_"] a > :first-child:not(:last-child) { display: none; }
-</style>"""
 
 
 def draw_tables() -> None:
     """Draw the list of tables with what is ready and what was trained."""
-    st.html(ROWS)
     stored = paper_studies.stored_tables(stored_studies())
     before: set = set()
     means = {printed_table(key).means_of: label_of(key) for key in KEYS if printed_table(key).means_of}
     for key in KEYS:
         if printed_table(key).means_of:
             continue
-        with st.container(key=f"paper_row_{key}", gap="small"):
+        with st.container(key=f"listed_table_{key}", gap="small"):
             link("paper", f"{label_of(key)}: {printed_table(key).title}", table=key)
             if key in REFUSED:
                 text = "Not trained: parameters at inference are counted"

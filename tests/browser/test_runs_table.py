@@ -58,3 +58,22 @@ def test_sixty_runs_are_sorted_selected_tagged_and_opened(
     page.get_by_role("button", name="Clear selection").click()
     page.get_by_role("link", name=f"Open run {runs[59]}").click()
     page.wait_for_url(f"**/train?run={runs[59]}", timeout=30_000)
+
+
+def test_what_a_filter_hides_is_not_selected_any_more(runs: list[str], visit: Callable[..., Page]) -> None:
+    page = visit("/runs?where=seed>=950")
+    page.get_by_text("10 runs", exact=True).wait_for(timeout=60_000)
+    for run in (runs[55], runs[56]):  # p = 0.4 and 0.7
+        page.get_by_label(f"Select {run}", exact=True).check()
+    page.get_by_text("2 of 10 runs selected").wait_for()
+    page.get_by_text("2 runs selected", exact=True).wait_for()  # the panel
+    where = page.get_by_label("Filter", exact=True)
+    for text, shown in (
+        ("seed>=950 and drop_rate>0.5", "1 of 3 runs selected"),
+        ("seed>=950", "1 of 10 runs selected"),
+    ):
+        where.fill(text)
+        where.press("Enter")
+        page.get_by_text(shown).wait_for(timeout=30_000)
+    page.get_by_text("2 runs selected", exact=True).wait_for(state="detached")
+    page.get_by_role("textbox", name="Notes").wait_for()  # the panel of one run

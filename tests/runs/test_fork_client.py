@@ -20,6 +20,7 @@ from mlae_lab import locks
 from mlae_lab.locations import ROOT
 from mlae_lab.runs import fork_client
 from mlae_lab.runs.fork_client import ForkedProcess
+from tests.lab import processes_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 Wait = Callable[[Callable[[], Any]], Any]
@@ -53,16 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def servers() -> list[int]:
     """The fork servers in the folder of this test."""
-    pids = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if b"mlae_lab.runs.fork_server" in command and tempfile.gettempdir().encode() in command[3] and state != "Z":
-            pids.append(int(entry.name))
-    return pids
+    return processes_of("mlae_lab.runs.fork_server", tempfile.gettempdir())
 
 
 def spawned(folder: Path, job: str = "", name: str = "one", **variables: str) -> ForkedProcess:

@@ -16,7 +16,7 @@ from mlae_lab.core.study import Arm, Study, product
 from mlae_lab.core.weight_header import BackboneError
 from mlae_lab.runs import commands, paths, studies, study_results
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import RunStore, StoreError
+from mlae_lab.runs.store import Run, RunStore, StoreError
 from tests.lab import measured
 
 BASE = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")  # evaluated after epochs 2 and 4
@@ -31,6 +31,17 @@ def finish(store: RunStore, name: str, **last: float) -> None:
         if cell.run is not None and cell.run.status is Status.QUEUED:
             rate = cell.arm.removeprefix("p = ").replace(".", "_")
             measured(store, cell.run, 10.0, last.get(f"p{rate}", 50.0) + cell.seed)
+
+
+def stopped_while_running(store: RunStore) -> tuple[str, Run, int]:
+    """A study that is stopped while its first run is active: its id, that run, and the descriptor of the run's lock."""
+    name = studies.new(store, STUDY).id
+    run = store.queue()[0]
+    assert store.claim(run.id, "cpu")
+    lock = locks.take(store.paths(run.id).lock)
+    assert lock is not None
+    studies.stop(store, name)
+    return name, run, lock
 
 
 def test_a_study_starts_every_arm_with_the_first_seed_first(store: RunStore) -> None:
@@ -188,12 +199,7 @@ def test_a_study_keeps_its_run_when_it_was_run_again(store: RunStore) -> None:
 
 
 def test_a_run_that_is_stopping_or_archived_is_not_started_again(store: RunStore) -> None:
-    name = studies.new(store, STUDY).id
-    run = store.queue()[0]
-    assert store.claim(run.id, "cpu")
-    lock = locks.take(store.paths(run.id).lock)
-    assert lock is not None
-    studies.stop(store, name)
+    name, run, lock = stopped_while_running(store)
     with pytest.raises(StoreError, match=f"run {run.id} is still stopping: try again in a moment"):
         studies.start(store, name)
     assert store.study(name).halted
@@ -274,12 +280,7 @@ def test_a_damaged_study_hides_no_other(store: RunStore) -> None:
 
 
 def test_a_running_run_is_stopped_and_finishes_its_step(store: RunStore) -> None:
-    name = studies.new(store, STUDY).id
-    run = store.queue()[0]
-    assert store.claim(run.id, "cpu")
-    lock = locks.take(store.paths(run.id).lock)
-    assert lock is not None
-    studies.stop(store, name)
+    name, _, lock = stopped_while_running(store)
     assert studies.state(store, name).counts == {"running": 1, "stopped": 5}
     os.close(lock)
 

@@ -27,7 +27,7 @@ from mlae_lab.runs.liveness import ExitRecord, derived, is_alive, reserve_exit_r
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.supervisor import Supervisor, ensure, is_supervised
-from tests.lab import held, under_way
+from tests.lab import held, processes_of, under_way
 
 Wait = Callable[..., None]
 
@@ -486,17 +486,8 @@ def test_a_pid_that_now_names_another_run_is_never_signalled(supervised: Supervi
 
 
 def supervisors(store: RunStore) -> list[int]:
-    """The pids of this store's supervisors, by their command lines."""
-    pids = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if b"mlae_lab.runs.supervisor" in arguments and str(store.folder).encode() in arguments and state != "Z":
-            pids.append(int(folder.name))
-    return pids
+    """The pids of this store's supervisors."""
+    return processes_of("mlae_lab.runs.supervisor", str(store.folder))
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
