@@ -22,7 +22,9 @@ from mlae_lab.ui.study_view import STYLE, draw_study, progress_html
 
 MAX_SHOWN = 30
 REFRESH_SECONDS = 5.0
-ROWS = """<style>.study-row p { margin: .15rem 0 0; max-width: 84ch; } .study-row .study-bar { max-width: 320px; }</style>"""
+ROWS = """<style>
+.study-row p { margin: .15rem 0 0; max-width: 84ch; } .study-row .study-bar { max-width: 320px; }
+</style>"""
 
 
 def row(stored: StoredStudy) -> None:
