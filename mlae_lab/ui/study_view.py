@@ -19,7 +19,7 @@ from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import choosing, studies, study_results
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
-from mlae_lab.runs.study_results import Results
+from mlae_lab.runs.study_results import Results, of_task
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.arms_table import arms_table, hidden_arms, ordered
 from mlae_lab.ui.choice_view import draw_choice
@@ -335,7 +335,7 @@ def _draw_figures(loaded: LoadedStudy, hidden: frozenset[str]) -> None:
                 live_plot(entry.figure, key=f"plot_{entry.figure.name}")
                 page.note(escape(entry.caption))
     masks = {}
-    for result in ordered(results):
+    for result in ordered(of_task(results, task)):
         if result.arm.config.has_mask and result.arm.name not in hidden:
             masks.setdefault(mask_image(result.arm.config.plan), result)
     if len(masks) > 1:
