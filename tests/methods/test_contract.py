@@ -49,6 +49,7 @@ class Case:
         fast: Settings in place of `settings` with which it learns within sixteen steps.
         rate: Learning rate of these steps.
         margin: The loss after them is below so many times that of the linear probe.
+        blocks: Of the network that is trained: the fewest that have a first, a last and one between them.
     """
 
     settings: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Case:
     fast: tuple[str, ...] | None = None
     rate: float = 1e-2
     margin: float = 0.9
+    blocks: int = 3
 
 
 CASES: dict[str, Case] = {
@@ -94,7 +96,8 @@ CASES: dict[str, Case] = {
         settings=("subnet=cifar100",),
         counts={("prompt=0", "lora=0", "adapter=8"): 156_768, ("prompt=0", "lora=8", "adapter=0"): 294_912},
         moves=0.6,
-        fast=(),  # the published sub-network has twelve blocks
+        fast=(),
+        blocks=12,  # those of the published sub-networks
     ),
     "full": Case(counts={(): 85_798_656}, rate=1e-3),
     "bitfit": Case(counts={(): 102_912}),
@@ -118,8 +121,10 @@ CASES: dict[str, Case] = {
 }
 
 
-def described(name: str) -> Method:
-    return MLAE(uniform(0.5)) if name == "mlae" else with_texts(method(name), CASES[name].settings)
+def described(name: str, blocks: int = 12) -> Method:
+    if name != "mlae":
+        return with_texts(method(name), CASES[name].settings)
+    return MLAE(fitted(uniform(0.5), [f"blocks.{block}.attn.qkv" for block in range(blocks)]))
 
 
 @pytest.fixture(params=BUILT_IN)
@@ -127,14 +132,15 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def network() -> nn.Module:
-    """The bundled network with a head that is not zero."""
-    return copy.deepcopy(_built())
+def network(blocks: int) -> nn.Module:
+    """The first blocks of the bundled network, with a head that is not zero."""
+    return copy.deepcopy(_built(blocks))
 
 
 @cache
-def _built() -> nn.Module:
+def _built(blocks: int) -> nn.Module:
     model = build(LAB, CLASSES, seed=3).eval()
+    model.blocks = model.get_submodule("blocks")[:blocks]  # pyright: ignore[reportIndexIssue] - nn.Sequential
     head = model.get_submodule("head")
     assert isinstance(head, nn.Linear)
     nn.init.normal_(head.weight, std=0.1, generator=torch.Generator().manual_seed(4))
@@ -149,9 +155,11 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(images(4, i), torch.arange(4) % CLASSES) for i in range(2)]
 
 
-def attached(name: str, seed: int = 0) -> tuple[nn.Module, Adapter]:
-    model = network()
-    adapter = attach(model, described(name), seed, batches)
+def attached(name: str, seed: int = 0, blocks: int = 0) -> tuple[nn.Module, Adapter]:
+    """A network and a method on it. blocks: of the network; 0: those of its case."""
+    blocks = blocks or CASES[name].blocks
+    model = network(blocks)
+    adapter = attach(model, described(name, blocks), seed, batches)
     model.get_submodule("head").requires_grad_(True)
     return model, adapter
 
@@ -206,7 +214,7 @@ def test_parameters_as_published(name: str) -> None:
 
 
 def test_parameters_are_those_of_the_network(name: str) -> None:
-    adapter = attached(name)[1]
+    adapter = attached(name, blocks=12)[1]
     assert sum(p.numel() for p in adapter.parameters().values()) == described(name).parameters(catalog.backbone(LAB))
 
 
@@ -222,7 +230,7 @@ def test_a_backbone_that_does_not_fit_is_refused(name: str) -> None:
 
 @torch.no_grad()
 def test_the_start(name: str) -> None:
-    frozen, (model, adapter) = network(), attached(name)
+    frozen, (model, adapter) = network(CASES[name].blocks), attached(name)
     adapter.train(False)
     expected, output = frozen(images()), model(images())
     if Trait.IDENTITY_AT_INIT in method(name).traits:
@@ -394,7 +402,7 @@ def test_merged_equals_unmerged_or_is_refused(name: str) -> None:
     model, adapter = attached(name)
     with torch.enable_grad():
         train(model, adapter, range(3))
-    expected, modules = model(images()), {key: type(m) for key, m in network().named_modules()}
+    expected, modules = model(images()), {key: type(m) for key, m in network(CASES[name].blocks).named_modules()}
     if Trait.MERGEABLE in method(name).traits:
         adapter.merge()
         assert {key: type(m) for key, m in model.named_modules()} == modules
@@ -409,8 +417,10 @@ def test_removed_is_the_frozen_network(name: str) -> None:
     model, adapter = attached(name)
     adapter.train(False)
     adapter.remove()
-    assert {key: type(m) for key, m in model.named_modules()} == {key: type(m) for key, m in network().named_modules()}
-    assert torch.equal(model(images()), network()(images()))
+    assert {key: type(m) for key, m in model.named_modules()} == {
+        key: type(m) for key, m in network(CASES[name].blocks).named_modules()
+    }
+    assert torch.equal(model(images()), network(CASES[name].blocks)(images()))
 
 
 def test_half_precision(name: str) -> None:
