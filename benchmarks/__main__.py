@@ -9,6 +9,7 @@ BENCHMARKS = {
     "gpu": "everything that matters on a CUDA GPU, in under 8 minutes",
     "vit_b16": "one training step of ViT-B/16 at the paper's full shape",
     "step": "what a training step costs beyond its matrix products",
+    "frozen_features": "preparing a run from frozen features on disk, compared with computing them",
     "whatif": "a what-if toggle compared with a full pass",
     "similarity": "cosines and spectra from the factors, compared with full matrices",
     "bundled_tasks": "the accuracy of a default run on each bundled task",
@@ -23,7 +24,7 @@ BENCHMARKS = {
 
 def main() -> int:
     """Run the benchmark that the first argument names; the others are its own."""
-    names = "\n".join(f"  {name:<15}{summary}" for name, summary in BENCHMARKS.items())
+    names = "\n".join(f"  {name:<17}{summary}" for name, summary in BENCHMARKS.items())
     usage = f"usage: python -m benchmarks NAME [options]\n\n{names}"
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("-h", "--help"):

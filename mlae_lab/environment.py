@@ -10,6 +10,7 @@ from pathlib import Path
 from mlae_lab.errors import LabError
 
 STORE, DATA = "MLAE_LAB_STORE", "MLAE_LAB_DATA"
+FEATURES = "MLAE_LAB_FEATURES"  # folder of frozen features, or "off" (`training.feature_cache`)
 # Where alerts go (`runs.alerts`): an address, a command, a settings file.
 ALERT_URL, ALERT_COMMAND, ALERTS = "MLAE_LAB_ALERT_URL", "MLAE_LAB_ALERT_COMMAND", "MLAE_LAB_ALERTS"
 
@@ -70,7 +71,7 @@ def expanded(path: Path, name: str, kind: str = "folder") -> Path:
 
 def check() -> None:
     """Check all variables, also those that only the process of a run or of a probe reads. Raises LabError."""
-    for variable in (STORE, DATA):
+    for variable in (STORE, DATA, FEATURES):
         folder(variable)
     for number in (SAVE, END, WARM, PROBE_IDLE):
         number.value()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -27,6 +29,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The process from which runs are forked stays for as long as tests use it and leaves soon after the last one.
 os.environ.setdefault("MLAE_LAB_WARM_SECONDS", "30")
+
+# All tests share what frozen blocks compute, as all runs of a user do; the processes of xdist inherit the folder.
+if "MLAE_LAB_FEATURES" not in os.environ:
+    os.environ["MLAE_LAB_FEATURES"] = tempfile.mkdtemp(prefix="features")
+    atexit.register(shutil.rmtree, os.environ["MLAE_LAB_FEATURES"], ignore_errors=True)
 
 # A shell that starts the tests in the background ignores Ctrl-C, and the processes that they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

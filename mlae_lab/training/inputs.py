@@ -18,6 +18,7 @@ from mlae_lab.data.pixels import Three, channels_first, standardised
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.model.frozen_prefix import Part
+from mlae_lab.training.feature_cache import FeatureCache
 
 FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 images of ViT-B/16 take 0.6 GB
 PIXELS_KEPT = 4 * 2**30  # bytes of stored pixels kept on the device
@@ -39,6 +40,7 @@ class Inputs:
         pixels_kept: Bytes of stored pixels that may be kept on the device.
         on_chunk: Called after every piece of work in the constructor; it may raise.
         at_once: How many images pass through the network at once, as memory allows (`core.memory`).
+        cache: Of frozen features on disk; None: they are computed.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Inputs:
         pixels_kept: int = PIXELS_KEPT,
         on_chunk: Callable[[], None] = lambda: None,
         at_once: int = IMAGES_AT_ONCE,
+        cache: FeatureCache | None = None,
     ) -> None:
         self.labels = torch.from_numpy(part.labels).to(device)
         self.part, self.before, self.device = part, before, device
@@ -63,12 +66,20 @@ class Inputs:
         self.pixels: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
         if self.generator is None and len(part) * self._feature_bytes() <= features_kept:
-            self.features = self._all(self._through, on_chunk)
+            self.features = self._frozen(on_chunk, cache)
         elif part.images.nbytes <= pixels_kept:
             self.pixels = self._all(channels_first, on_chunk).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def _frozen(self, on_chunk: Callable[[], None], cache: FeatureCache | None) -> torch.Tensor:
+        features = cache.load(self.part.images) if cache else None
+        if features is None:
+            features = self._all(self._through, on_chunk)
+            if cache:
+                cache.save(self.part.images, features)
+        return features
 
     def _all(self, function: Callable[..., torch.Tensor], on_chunk: Callable[[], None]) -> torch.Tensor:
         chunks = []

@@ -30,7 +30,9 @@ from mlae_lab.model.experts import stream
 from mlae_lab.model.frozen_prefix import depth, split, unvarying
 from mlae_lab.model.inject import Experts
 from mlae_lab.model.weight_files import classifier
+from mlae_lab.training import feature_cache
 from mlae_lab.training.environment import multiplies_bfloat16
+from mlae_lab.training.feature_cache import FeatureCache
 from mlae_lab.training.inputs import Inputs
 
 
@@ -196,11 +198,24 @@ def prepare(
     adapter = attach(model, config.tuning, config.seed, first_pass if starts_new else None)
     head = classifier(model).requires_grad_(True)
     assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
-    before, behind = split(model, min(config.tuning.first_block(depth(model)), constant))
+    block = min(config.tuning.first_block(depth(model)), constant)
+    before, behind = split(model, block)
     fused = memory.attention_is_fused(entry, device.type)
     if device.type == "cpu":
         backbones.set_fused_attention(model, fused)
     at_once = memory.images_at_once(memory.evaluation_bytes(entry, fused))
+    # the stem alone and a GPU are about as fast as the disk
+    folder = feature_cache.folder() if device.type == "cpu" and block > 0 else None
+    frozen = (
+        entry.name,
+        fingerprint,
+        block,
+        entry.image_size,
+        config.mean_and_deviation,
+        config.prepared,
+        at_once,
+        fused,
+    )
 
     def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
         return Inputs(
@@ -213,6 +228,7 @@ def prepare(
             generator,
             on_chunk=on_chunk,
             at_once=at_once,
+            cache=FeatureCache(folder, repr(frozen)) if folder else None,
         )
 
     searches_in_train = config.tuning.search is not None and config.protocol == "test"
