@@ -42,7 +42,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The files that take longest begin first: one that begins last would leave the other process without work.
 SLOWEST = ("runs/test_faults", "training/test_checkpoint", "runs/test_probe", "pages/test_similarity_page", "old/",
-           "benchmarks/", "pages/", "training/", "test_cli", "browser/test_look", "browser/test_trust",
+           "benchmarks/", "pages/", "training/", "test_cli", "browser/test_trust",
            "browser/test_first_light", "browser/test_access", "browser/test_people")  # fmt: skip
 
 

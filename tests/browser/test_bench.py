@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -390,18 +391,20 @@ def test_a_queued_run_shows_its_mask_and_no_empty_chart(visit: Callable[..., Pag
         assert not page.locator(empty).is_visible(), empty
 
 
-@pytest.mark.parametrize("width", [1280, 800])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut(width: int, scheme: str, visit: Callable[..., Page], live: PlayedRun, over: str) -> None:
-    for run in (live.id, over):
-        page = opened(visit, run, width=width, scheme=scheme)
+@pytest.mark.parametrize("state", ["live", "over"])
+def test_nothing_is_cut(state: str, visit: Callable[..., Page], live: PlayedRun, over: str) -> None:
+    page = opened(visit, live.id if state == "live" else over)
+    for scheme, width in itertools.product(("light", "dark"), (1280, 800)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(800)
         cut = page.evaluate(f"""() => {{ const main = document.querySelector('[data-testid=stMain]');
             const frame = {BOX}.getBoundingClientRect();
             const out = [...{BOX}.querySelectorAll('svg, .plot, button, dd, .lb-title, select, input')].filter(e => {{
                 const box = e.getBoundingClientRect();
                 return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1); }});
             return [main.scrollWidth - main.clientWidth, out.map(e => e.className.baseVal ?? e.className)]; }}""")
-        assert cut == [0, []]
+        assert cut == [0, []], (scheme, width)
 
 
 def test_a_refresh_keeps_elements_and_layout(visit: Callable[..., Page], live: PlayedRun) -> None:

@@ -14,7 +14,7 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Started
 from mlae_lab.core.paired_tests import paired_tests
-from mlae_lab.core.patterns import dense, pattern
+from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.data.listing import counted
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
@@ -24,8 +24,8 @@ from tests.lab import end_probe, figures, finished, html, open_page
 opened = partial(open_page, "experts")
 
 A = RunConfig(
-    "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu", seed=3,
-    learning_rate=5e-3,
+    "digits", allocation((0,) * 10 + (8, 8), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu",
+    seed=3, learning_rate=5e-3,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.paired_tests import paired_tests
-from mlae_lab.core.patterns import pattern
+from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import evaluate
 from mlae_lab.training.loaded_run import LoadedRun, QueryError, load_run
@@ -20,7 +20,7 @@ from mlae_lab.training.queries import queries
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import fit
 
-PLAN = pattern("uniform", "stochastic", 0.5)
+PLAN = allocation((0,) * 10 + (8, 8), drop_rate=0.5)
 
 
 @pytest.fixture(scope="module")
