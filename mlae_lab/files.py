@@ -54,6 +54,14 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def append_line(path: Path, line: str) -> None:
+    """Write one more line, in place of a last one that has no end. Raises OSError."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(f"{line}\n".encode())
+
+
 def require_free(path: Path, force: bool = False, option: str = "--force", store: Path | None = None) -> None:
     """Check that a file named by the user can be written without loss.
 

@@ -19,6 +19,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, seed_statistics
 from mlae_lab.errors import LabError
+from mlae_lab.files import append_line
 from mlae_lab.locations import ASSETS
 
 FILE = ASSETS / "method_table.jsonl"
@@ -227,11 +228,7 @@ def read(path: Path = FILE) -> Table:
 def append(path: Path, entry: Start | Result) -> None:
     """Write one more line, in place of a last one that has no end. Raises OSError."""
     values: dict[str, Any] = asdict(entry)
-    line = json.dumps({"start": values} if isinstance(entry, Start) else values, ensure_ascii=False)
-    with path.open("ab+") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(f"{line}\n".encode())
+    append_line(path, json.dumps({"start": values} if isinstance(entry, Start) else values, ensure_ascii=False))
 
 
 # ---------------------------------------------------------------- what it says
