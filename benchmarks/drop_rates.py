@@ -262,7 +262,8 @@ def strategies(entry: Answer, task: str) -> dict[str, tuple[str, Mapping[int, fl
     best = max(fixed, key=lambda arm: fmean(fixed[arm][seed] for seed in seeds)) if seeds else ""
     taken = {
         "p = 0": arm_of(0), "p = 0.5": arm_of(0.5), "rule of thumb": arm_of(rule_of_thumb(task)),
-        "choose": entry.choice.chosen if entry.choice else "", "highest on val": entry.choice.best if entry.choice else "",
+        "choose": entry.choice.chosen if entry.choice else "",
+        "highest on val": entry.choice.best if entry.choice else "",
         LEARNED: LEARNED, LONGER: LONGER, "best in hindsight": best,
     }  # fmt: skip
     return {name: (arm, entry.tests.get(arm, {})) for name, arm in taken.items()}

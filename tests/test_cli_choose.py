@@ -9,6 +9,7 @@ import pytest
 from mlae_lab.cli import main
 from mlae_lab.cli.choose import budget
 from mlae_lab.cli.output import UsageError
+from mlae_lab.runs import sampling
 from mlae_lab.runs.store import RunStore
 from tests.lab import printed_json, small_config
 
@@ -53,6 +54,34 @@ def test_a_choice_runs_to_its_report_and_its_final_runs(store: RunStore, capsys:
     assert result["test"]["regret"] >= 0
     assert main(["choose", name, *place]) == 0
     assert result["sentences"][0] in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("trains_here")
+def test_a_cross_validation_runs_to_its_report(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*NEW, "--drop-rate", "0.5,0", "--coefficient-init", "1", "--lr", "0.005", "--folds", "2",
+                 "--budget", "4", "--json", "--store", str(store.folder)]) == 0  # fmt: skip
+    result = printed_json(capsys)
+    assert (result["done"], result["runs"], result["folds"], result["seeds"]) == (4, 4, 2, [0])
+    assert result["images"] == 1000, "every image of train and val was evaluated once"
+    assert any("(1 division and 1,000 images, cross-validation with 2 folds)" in text for text in result["sentences"])
+    assert {run.config.badge.protocol for run in store.runs()} == {"1/2 of train1000 → 1/2, cross-validation"}
+    assert {run.config.seed for run in store.runs()} == {0, 1}
+
+
+def test_a_sampler_needs_optuna_and_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["choose", "--task", "digits", "--sampler", "optuna", "--dry-run", "--json"]
+    words += ["--seeds", "1", "--store", str(tmp_path / "lab")]
+    monkeypatch.setattr(sampling, "missing", lambda: "the sampler needs Optuna")
+    assert main(words) == 2
+    assert "the sampler needs Optuna" in capsys.readouterr().err
+    monkeypatch.setattr(sampling, "missing", lambda: "")
+    assert main(words) == 2
+    assert "which is 12 settings: a sampler needs at least 20" in capsys.readouterr().err
+    assert main([*words, "--budget", "25"]) == 0
+    plan = printed_json(capsys)
+    assert (plan["stages"], plan["all_runs"], plan["to_run"]) == ([{"epochs": 16, "arms": 25}], 25, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,24 @@ from collections.abc import Callable
 from mlae_lab.cli.output import UsageError, check_owner, current_owner, find_store, print_result, store_of
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.cli.study import existing, follow, mask_text, print_plan, values_of_text
-from mlae_lab.core.choice_study import FACTORS, FINAL_SEEDS, SEEDS, Design, choice_study, stages
+from mlae_lab.core.choice_study import (
+    FACTORS,
+    FINAL_SEEDS,
+    LEAST_SAMPLED,
+    SEEDS,
+    Design,
+    choice_study,
+    repetitions,
+    seeds_of,
+    stages,
+)
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.settings import setting_of
 from mlae_lab.core.study import Study, configured, named_plan
 from mlae_lab.data.tasks import located
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import choosing, estimate, studies
+from mlae_lab.runs import choosing, estimate, sampling, studies
 from mlae_lab.runs.choosing import Report
 from mlae_lab.runs.store import RunStore
 
@@ -38,7 +48,16 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="number of runs of the full length, of which shorter ones are fractions, or estimated time, such as 600s, "
         "30min or 2h (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds of every setting (default {SEEDS})")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N",
+        help=f"seeds of every setting (default {SEEDS}); with --folds K the number of divisions, each of K runs "
+        "(default 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sampler", choices=("grid", "optuna"), default="grid",
+        help=f"optuna: for a budget of {LEAST_SAMPLED} settings and more, Optuna proposes them one by one, from the "
+        "lowest to the highest of the given values (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--mask", default="uniform", metavar="M", help="pattern or mask code (default: %(default)s)")
     parser.add_argument("--drop-rate", dest="values_drop_rate", metavar="P,...", help="values of p, the default first")
     parser.add_argument(
@@ -85,10 +104,15 @@ def _new(args: argparse.Namespace) -> int:
     base = config_of(args, named_plan(mask_text(args.mask, args.backbone), args.backbone))
     if rates := values.get("learning_rate"):
         base, _ = configured(base, {"learning_rate": rates[0]})
-    seeds = SEEDS if args.seeds is None else args.seeds
-    if not 1 <= seeds <= 20:
-        raise UsageError(f"--seeds is {seeds}: it must be 1 to 20")
-    study, design = choice_study(base, amount, unit, lambda config: seconds_of(store, config), values, range(seeds))
+    count = (1 if base.folds else SEEDS) if args.seeds is None else args.seeds
+    if not 1 <= count <= 20:
+        raise UsageError(f"--seeds is {count}: it must be 1 to 20")
+    is_sampled, seeds = args.sampler == "optuna", seeds_of(base, count)
+    if is_sampled and (problem := sampling.missing()):
+        raise UsageError(problem)
+    study, design = choice_study(
+        base, amount, unit, lambda config: seconds_of(store, config), values, seeds, is_sampled=is_sampled
+    )
     for note in (notes := _notes(study, design)):
         print(f"note: {note}", file=sys.stderr)
     if args.dry_run:
@@ -96,7 +120,7 @@ def _new(args: argparse.Namespace) -> int:
         more = {
             "budget": amount, "unit": unit, "cost": design.cost,
             "stages": [{"epochs": epochs, "arms": arms} for epochs, arms in design.rungs],
-            "all_runs": seeds * sum(arms for _, arms in design.rungs),
+            "all_runs": len(seeds) * sum(arms for _, arms in design.rungs), "folds": base.folds,
         }  # fmt: skip
         return print_plan(args, study, plan, notes, more)
     store = store_of(args)
@@ -109,10 +133,10 @@ def _new(args: argparse.Namespace) -> int:
 
 def _notes(study: Study, design: Design) -> list[str]:
     assert study.choice is not None
-    is_runs, seeds = study.choice.unit == "runs", len(study.seeds)
+    is_runs = study.choice.unit == "runs"
     cost = f"{design.cost:g} runs of the full length" if is_runs else f"about {design.cost:.0f} seconds"
     return [
-        f"{'; then '.join(stages(study))}; {seeds} seed{'s' * (seeds != 1)} of each: {cost}",
+        f"{'; then '.join(stages(study))}; {repetitions(study)} of each: {cost}",
         f"the final runs, at most 2 settings × {FINAL_SEEDS} seeds, come on top (`{PROGRAM} choose STUDY --final`)",
     ]
 

@@ -13,6 +13,11 @@ variance of the mean follows from the two-way analysis of variance without repli
 and is at least that of the images alone, MS_images / (n S). Where correctness by image is not known, errors of two arms
 are taken as independent, var = (a (1 - a) + b (1 - b)) / n + s² / S with s from the differences of the seeds, which is
 too large.
+
+In a cross-validation of K folds, a seed stands for one division of all images, S divisions have S K runs, and n are all
+images. The images of a fold share a trained network, so the variance is at least s² / (S K) with s from the paired
+differences by run. Runs of one division share training images; no unbiased estimate of the variance exists for that
+(Bengio and Grandvalet 2004, JMLR 5), and this one is too small rather than too large.
 """
 
 from __future__ import annotations
@@ -37,11 +42,14 @@ class ChoiceRule:
         unit: Of the budget, "runs" of the full length, of which shorter runs are fractions, or estimated "seconds".
         rungs: (epochs, arms) of each stage of successive halving; the last has the full length. The arms of a later
             stage are those kept of the one before.
+        space: Setting to (lowest, highest) value, for arms that a sampler proposes one after the other; empty for a
+            grid.
     """
 
     budget: float
     unit: str
     rungs: tuple[tuple[int, int], ...]
+    space: tuple[tuple[str, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS or not self.rungs:
@@ -49,14 +57,17 @@ class ChoiceRule:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"budget": self.budget, "unit": self.unit, "rungs": [list(rung) for rung in self.rungs]}
+        data = {"budget": self.budget, "unit": self.unit, "rungs": [list(rung) for rung in self.rungs]}
+        return data | ({"space": [list(entry) for entry in self.space]} if self.space else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ChoiceRule:
         """The inverse of `to_dict`."""
         return cls(
-            float(data["budget"]), str(data["unit"]), tuple((int(epochs), int(arms)) for epochs, arms in data["rungs"])
-        )
+            float(data["budget"]), str(data["unit"]),
+            tuple((int(epochs), int(arms)) for epochs, arms in data["rungs"]),
+            tuple((str(name), float(low), float(high)) for name, low, high in data.get("space", ())),
+        )  # fmt: skip
 
     @property
     def epochs(self) -> int:
@@ -72,11 +83,45 @@ class Scores:
         accuracies: Seed to accuracy in percent.
         correct: Seed to correctness by image, for seeds for which it is known.
         images: Number of validation images.
+        folds: In a cross-validation, seed (here: a division of the images) to the accuracy of each fold in percent.
     """
 
     accuracies: Mapping[int, float]
     correct: Mapping[int, Sequence[bool]] = field(default_factory=dict)
     images: int = 0
+    folds: Mapping[int, Sequence[float]] = field(default_factory=dict)
+
+
+def cross_validated(
+    folds: int,
+    accuracies: Mapping[int, float],
+    correct: Mapping[int, Sequence[bool]],
+    evaluated: Mapping[int, Sequence[int]],
+) -> Scores:
+    """The results of a cross-validation by division of the images; a division counts when all its folds are known.
+
+    Args:
+        folds: Number of folds; the run with seed s evaluated fold s % folds of division s // folds.
+        accuracies: Seed to accuracy in percent.
+        correct: Seed to correctness by image, where it is known.
+        evaluated: Seed to the numbers of these images among all.
+    """
+    means, by_image, by_fold, images = {}, {}, {}, 0
+    for division in sorted({seed // folds for seed in accuracies}):
+        seeds = range(division * folds, (division + 1) * folds)
+        if any(seed not in accuracies for seed in seeds):
+            continue
+        by_fold[division] = tuple(accuracies[seed] for seed in seeds)
+        means[division] = fmean(by_fold[division])
+        known = {
+            image: is_correct
+            for seed in seeds
+            for image, is_correct in zip(evaluated.get(seed, ()), correct.get(seed, ()), strict=False)
+        }
+        if sorted(known) == list(range(len(known))) and all(correct.get(seed) for seed in seeds):
+            by_image[division] = tuple(known[image] for image in range(len(known)))
+            images = len(known)
+    return Scores(means, by_image, images, by_fold)
 
 
 @dataclass(frozen=True)
@@ -164,6 +209,7 @@ def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, i
     known = count and all(len(scores[arm].correct.get(seed, ())) == count for arm in arms for seed in seeds)
     table = np.array([[scores[arm].correct[seed] for seed in seeds] for arm in arms], dtype=float) if known else None
     errors = np.array([[_error(table, values, i, j, count) for j in range(len(arms))] for i in range(len(arms))])
+    errors = np.maximum(errors, _errors_of_runs([[scores[arm].folds.get(seed, ()) for seed in seeds] for arm in arms]))
     far = np.array([distances[arm] for arm in arms])
     means = values.mean(axis=1)
     start = arms.index(default)
@@ -246,6 +292,21 @@ def _error(table: Any, values: Any, i: int, j: int, images: int) -> float:
     of_seeds = n * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
     rest = float(((differences - by_image[None] - by_seed[:, None] + mean) ** 2).sum()) / ((n - 1) * (seeds - 1))
     return 100 * math.sqrt(max(of_images, of_images + of_seeds - rest) / (n * seeds))
+
+
+def _errors_of_runs(folds: Sequence[Sequence[Sequence[float]]]) -> Any:
+    """Standard errors of the mean differences of all pairs of arms by the differences of their runs alone, in points.
+
+    Args:
+        folds: Arms × seeds × accuracies of the folds, without these for runs that are no cross-validation.
+    """
+    import numpy as np
+
+    by_run = np.array([[accuracy for of_seed in of_arm for accuracy in of_seed] for of_arm in folds])
+    if by_run.shape[1] < 2:
+        return 0.0
+    differences = by_run[:, None] - by_run[None, :]
+    return differences.std(axis=2, ddof=1) / math.sqrt(by_run.shape[1])
 
 
 def _resampled(table: Any) -> Any:

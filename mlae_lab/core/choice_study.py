@@ -6,6 +6,9 @@ Talwalkar 2016, arXiv:1502.07943) over epochs: all arms train for a quarter of t
 a quarter of the arms, or as many as the budget allows up to half, for all epochs: the default and the best of the
 others. What is chosen follows from the stored runs alone
 (`core.choice`), so nothing but the arms and the rule is kept.
+
+For a large budget a sampler may propose the arms one after the other from a range of each setting (`ChoiceRule.space`,
+`runs.sampling`); the default is the first arm. With `RunConfig.folds` the seeds are folds of a cross-validation.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from mlae_lab.core.choice import Choice, ChoiceRule, Scores, choose, kept_arms
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.core.settings import ConfigError, option_arguments, setting_of
-from mlae_lab.core.study import Arm, Study, check_factor, product
+from mlae_lab.core.study import Arm, Study, check_factor, configured, product, shown
 from mlae_lab.locations import PROGRAM
 
 FACTORS = ("drop_rate", "coefficient_init", "learning_rate")
@@ -33,15 +36,26 @@ _DEFAULT_P, _DEFAULT_INIT = "0.5", "1"  # the best single setting for all tasks 
 _SHARE = 4  # a short run has a quarter of the epochs, and a quarter of the arms survive it
 _LEAST_EPOCHS = 8  # of a full run, for short ones to say anything
 _LEAST_ARMS = 6  # fewer train for all epochs at once
+LEAST_SAMPLED = 20  # arms; a sampler that learns from ten random ones needs some more for that to pay
 
 
-def proposed(base: RunConfig) -> dict[str, tuple[str, ...]]:
+def proposed(base: RunConfig, is_sampled: bool = False) -> dict[str, tuple[str, ...]]:
     """The values that are tried for each setting, in the order in which a growing budget adds them, the default first.
 
     p and initial λ are from the paper's grids (0 to 0.9, 0.125 to 4); the learning rate is that of the run, twice and
     two fifths of it.
+
+    Args:
+        base: All other settings.
+        is_sampled: Return the default, the lowest and the highest value of each range that a sampler searches.
     """
     rate = base.learning_rate
+    if is_sampled:
+        return {
+            "drop_rate": (_DEFAULT_P, "0", "0.9"),
+            "coefficient_init": (_DEFAULT_INIT, "0.125", "4"),
+            "learning_rate": tuple(f"{value:.6g}" for value in (rate, rate / 4, 4 * rate)),
+        }
     return {
         "drop_rate": (_DEFAULT_P, "0", "0.3"),
         "coefficient_init": (_DEFAULT_INIT, "4", "0.25"),
@@ -115,6 +129,11 @@ def design(
     )  # fmt: skip
 
 
+def seeds_of(base: RunConfig, count: int) -> tuple[int, ...]:
+    """The seeds of a choice. count: seeds, or divisions of the images in a cross-validation."""
+    return tuple(range(count * max(1, base.folds)))
+
+
 def choice_study(
     base: RunConfig,
     budget: float,
@@ -123,6 +142,7 @@ def choice_study(
     values: Mapping[str, Sequence[str]] | None = None,
     seeds: Sequence[int] = tuple(range(SEEDS)),
     complete: Callable[[RunConfig], RunConfig] = lambda config: config,
+    is_sampled: bool = False,
 ) -> tuple[Study, Design]:
     """The study that chooses p, initial λ and learning rate.
 
@@ -134,9 +154,10 @@ def choice_study(
         values: As of `proposed`, in place of it.
         seeds: Of every arm.
         complete: As of `core.study.product`.
+        is_sampled: Whether a sampler proposes the arms, from the lowest to the highest of the values.
 
     Raises:
-        ConfigError: A value breaks its rule, or the budget does not allow two arms.
+        ConfigError: A value breaks its rule, or the budget does not allow two arms, of a sampler `LEAST_SAMPLED`.
     """
     if not base.has_mask:
         raise ConfigError(f"the method {base.method} has no masked experts, so there is no p to choose: choose mlae")
@@ -147,7 +168,7 @@ def choice_study(
     if not (budget > 0 and math.isfinite(budget)):
         raise ConfigError(f"the budget is {budget:g}: it must be above 0")
     base = replace(base, protocol="val", max_seconds=None, seed=seeds[0])
-    values = proposed(base) | dict(values or {})
+    values = proposed(base, is_sampled) | dict(values or {})
     for name, texts in values.items():
         check_factor(name, texts)
     cost_of: Callable[[int], float] = lambda epochs: epochs / base.epochs  # noqa: E731
@@ -155,6 +176,8 @@ def choice_study(
         assert seconds_of is not None
         by_epochs = {n: seconds_of(replace(base, epochs=n)) for n in (base.epochs, max(1, base.epochs // _SHARE))}
         cost_of = by_epochs.__getitem__
+    if is_sampled:
+        return _sampled_study(base, budget, unit, cost_of(base.epochs), values, seeds, complete)
     plan = design(values, base.epochs, len(seeds), budget, cost_of)
     first, full = plan.rungs[0][0], base.epochs
     arms, _ = product(base, {**plan.values, "epochs": (str(first),)}, complete)
@@ -163,18 +186,96 @@ def choice_study(
     if len(plan.rungs) > 1:
         default = _longer(arms[0], full)
         arms = (*(replace(arm, name=f"{arm.name}, {_epochs(first)}") for arm in arms), default)
-    return (
-        Study(
-            title=f"Choosing p and λ on {catalog.task(base.task).title}"[:120],
-            arms=arms,
-            seeds=tuple(seeds),
-            question="Which drop rate p, initial λ and learning rate, by validation images alone?",
-            reference=arms[-1 if len(plan.rungs) > 1 else 0].name,
-            factors=tuple((name, texts) for name, texts in plan.values.items()),
-            choice=ChoiceRule(budget, unit, plan.rungs),
-        ),
-        plan,
+    reference = arms[-1 if len(plan.rungs) > 1 else 0].name
+    factors = tuple((name, texts) for name, texts in plan.values.items())
+    return _study(base, arms, seeds, reference, factors, ChoiceRule(budget, unit, plan.rungs)), plan
+
+
+def _study(
+    base: RunConfig,
+    arms: tuple[Arm, ...],
+    seeds: Sequence[int],
+    reference: str,
+    factors: tuple[tuple[str, tuple[str, ...]], ...],
+    rule: ChoiceRule,
+) -> Study:
+    return Study(
+        title=f"Choosing p and λ on {catalog.task(base.task).title}"[:120],
+        arms=arms,
+        seeds=tuple(seeds),
+        question="Which drop rate p, initial λ and learning rate, by validation images alone?",
+        reference=reference,
+        factors=factors,
+        choice=rule,
     )
+
+
+def _sampled_study(
+    base: RunConfig,
+    budget: float,
+    unit: str,
+    cost: float,
+    values: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    complete: Callable[[RunConfig], RunConfig],
+) -> tuple[Study, Design]:
+    """As `choice_study`: the default alone, with the rule by which `sampled_arm` adds the others. cost: of a run."""
+    space = []
+    for name, texts in values.items():
+        product(base, {name: texts})  # every value follows the rule of its setting
+        numbers = [float(text) for text in texts]
+        if len(numbers) > 1:
+            space.append((name, min(numbers), max(numbers)))
+    if not space:
+        raise ConfigError("every setting has one value: give p, initial λ or learning rate a lowest and a highest")
+    arms = math.floor(budget * (1 + 1e-9) / (cost * len(seeds)))
+    if arms < LEAST_SAMPLED:
+        raise ConfigError(
+            f"the budget is {budget:g}, which is {arms} settings: a sampler needs at least {LEAST_SAMPLED}, that is a "
+            f"budget of {math.ceil(LEAST_SAMPLED * cost * len(seeds))}; below that, a grid chooses better"
+        )
+    rule = ChoiceRule(budget, unit, ((base.epochs, arms),), tuple(space))
+    default = {name: texts[0] for name, texts in values.items()}
+    arm = replace(_arm(base, default, rule), config=complete(configured(base, default)[0]))
+    tried = {name: tuple(texts) for name, texts in values.items()}
+    return _study(base, (arm,), seeds, arm.name, (), rule), Design(tried, rule.rungs, arms * cost * len(seeds))
+
+
+def _arm(base: RunConfig, values: Mapping[str, str], rule: ChoiceRule) -> Arm:
+    sampled = {name for name, _, _ in rule.space}
+    name = ", ".join(shown(name, text) for name, text in values.items() if name in sampled)
+    return Arm(name, tuple(values.items()), configured(base, values)[0])
+
+
+def awaits_sample(study: Study, accuracies: Mapping[str, Mapping[int, float]]) -> bool:
+    """Whether a sampler is to propose the next arm: all runs so far are through, and the rule allows more arms.
+
+    Args:
+        study: Any study.
+        accuracies: As of `next_arms`.
+    """
+    rule = study.choice
+    if rule is None or not rule.space or len(study.arms) >= rule.rungs[-1][1]:
+        return False
+    return all(set(accuracies.get(arm.name, {})) >= set(study.seeds) for arm in study.arms)
+
+
+def sampled_arm(study: Study, values: Mapping[str, float], digits: int = 3) -> Arm | None:
+    """A proposed arm, None if the study has one with these values.
+
+    Args:
+        study: With a rule that has a space.
+        values: Setting to value, for each setting of the space.
+        digits: Significant digits that are kept of a value.
+    """
+    assert study.choice is not None
+    bounds = {name: (low, high) for name, low, high in study.choice.space}
+    texts = dict(study.arm(study.reference).values)
+    for name, value in values.items():
+        low, high = bounds[name]
+        texts[name] = f"{min(high, max(low, float(f'{value:.{digits}g}'))):.{max(6, digits)}g}"
+    arm = _arm(study.arm(study.reference).config, texts, study.choice)
+    return None if any(known.config == arm.config for known in study.arms) else arm
 
 
 def _longer(arm: Arm, epochs: int) -> Arm:
@@ -188,19 +289,23 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'s' * (count != 1)}"
 
 
-def command(base: RunConfig, budget: str, values: Mapping[str, Sequence[str]], seeds: int) -> str:
+def command(
+    base: RunConfig, budget: str, values: Mapping[str, Sequence[str]], seeds: int, is_sampled: bool = False
+) -> str:
     """The command that starts the same choice.
 
     Args:
         base: As of `choice_study`.
         budget: As the command takes it, such as "12" or "30min".
         values: As of `proposed`; what is proposed anyway is left out.
-        seeds: Number of seeds.
+        seeds: Number of seeds, or of divisions in a cross-validation.
+        is_sampled: As of `choice_study`.
     """
-    known = proposed(base)
+    known = proposed(base, is_sampled)
     usual = setting_of(RunConfig, "learning_rate").initial
     shared = replace(base, learning_rate=usual, protocol="val", max_seconds=None, seed=0)
     words = [f"{PROGRAM} choose --task {shlex.quote(base.task)} --budget {budget} --seeds {seeds}"]
+    words += ["--sampler optuna"] if is_sampled else []
     words += [f"--mask '{base.plan.code}'"] if base.plan.keep != uniform(0.5).keep else []
     for name, option in zip(FACTORS, ("drop-rate", "coefficient-init", "lr"), strict=True):
         texts = tuple(values.get(name, known[name]))
@@ -256,7 +361,8 @@ def choice_of(study: Study, scores: Mapping[str, Scores]) -> Choice | None:
     arms = finalists(study)
     if study.choice is None or len(arms) < study.choice.rungs[-1][1]:
         return None
-    if any(set(scores[arm.name].accuracies) < set(study.seeds) for arm in arms if arm.name in scores):
+    wanted = {seed // max(1, arms[0].config.folds) for seed in study.seeds}
+    if any(set(scores[arm.name].accuracies) < wanted for arm in arms if arm.name in scores):
         return None
     if len(scores) < len(arms):
         return None
@@ -268,7 +374,7 @@ def choice_of(study: Study, scores: Mapping[str, Scores]) -> Choice | None:
 
 def tested(config: RunConfig) -> RunConfig:
     """A setting as it is reported: trained on train and val, evaluated on test."""
-    return replace(config, protocol="test")
+    return replace(config, protocol="test", folds=0)
 
 
 def final_study(
@@ -295,8 +401,18 @@ def final_study(
     )
 
 
+def repetitions(study: Study) -> str:
+    """How often each arm trains, as text: "2 seeds", "5 folds", "5 folds × 2 divisions"."""
+    seeds, folds = len(study.seeds), study.arms[0].config.folds
+    if not folds:
+        return f"{seeds} seed{'s' * (seeds != 1)}"
+    return f"{folds} folds" + (f" × {seeds // folds} divisions" if seeds > folds else "")
+
+
 def stages(study: Study) -> Iterator[str]:
     """The stages of a study with a rule in words."""
     assert study.choice is not None
     for number, (epochs, arms) in enumerate(study.choice.rungs):
-        yield f"{arms} settings for {_epochs(epochs)}" + (", the default among them" if number else "")
+        yield f"{arms} settings for {_epochs(epochs)}" + (
+            ", the default among them" if number else ", proposed one after the other" if study.choice.space else ""
+        )

@@ -25,6 +25,7 @@ MEAN_AND_DEVIATION = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 MAX_EPOCHS = 10_000
+MAX_FOLDS = 20
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,15 @@ class RunConfig:
             plural="weights of the entropy", hashed="unless default", method="mlae",
         ),
     )  # fmt: skip
+    folds: int = field(
+        default=0,
+        metadata=setting(
+            "Folds",
+            "K: cross-validation with protocol val. Train and val together are divided by class into K parts; the run "
+            "with seed s is evaluated on part s mod K of division s div K and trained on the others. 0: off.",
+            option="folds", low=0, high=MAX_FOLDS, plural="numbers of folds", hashed="unless default",
+        ),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -314,6 +324,9 @@ class RunConfig:
         self.tuning.check(backbone)
         if search := self.tuning.search:
             search.check(self.epochs, self.max_seconds)
+        if self.folds == 1 or (self.folds and self.protocol == "test"):
+            rule = "it must be 0 or at least 2" if self.folds == 1 else "cross-validation needs the protocol val"
+            raise ConfigError(f"folds is {self.folds} and the protocol {self.protocol}: {rule}")
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
@@ -382,6 +395,8 @@ class RunConfig:
             train, val, together = f"train{task.train}", f"val{task.val}", f"train{task.train + task.val}"
         else:  # the label gives the counts
             train, val, together = "train", "val", "train + val"
+        if self.folds:
+            train, val = f"{self.folds - 1}/{self.folds} of {together}", f"1/{self.folds}, cross-validation"
         if self.tuning.search is None:
             counts = f"{train} → {val}", f"{together} → test"
         else:  # an accuracy on images that a choice was made by, or with fewer training images, is another one

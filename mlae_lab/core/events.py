@@ -52,6 +52,8 @@ class Started:
         seconds: Loading time before the first step.
         notes: Changes made to fit the weights, and why an available GPU is not used.
         weights: Twelve hex digits of SHA-256 over the backbone's tensors, head excluded.
+        evaluated: In a cross-validation, which images of train and val, in this order, are the evaluation images; ()
+            without one, or for more than `MAX_IMAGES_RECORDED`.
     """
 
     kind: ClassVar[str] = "started"
@@ -66,6 +68,7 @@ class Started:
     seconds: float
     notes: tuple[str, ...] = ()
     weights: str = ""
+    evaluated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -325,9 +325,9 @@ def check_factor(name: str, values: Sequence[str]) -> None:
         raise ConfigError(
             f"{name[:60]!r} is no factor: choose {', '.join(PLAN_FACTORS)}, recipe, or a setting of a run or a method"
         )
-    if name == "protocol" and len(values) > 1:
+    if name in ("protocol", "folds") and len(values) > 1:
         raise ConfigError(
-            f"protocol has the values {', '.join(values)[:80]}: their accuracies are not comparable, so choose one"
+            f"{name} has the values {', '.join(values)[:80]}: their accuracies are not comparable, so choose one"
         )
     if not values:
         raise ConfigError(f"the factor {name} has no values: give at least one")

@@ -121,6 +121,7 @@ def described(
     if "arms" in data:
         arms = listed(base, data["arms"], complete, later)
         check_factor("protocol", sorted({arm.config.protocol for arm in arms}))
+        check_factor("folds", sorted({str(arm.config.folds) for arm in arms}))
     else:
         factors = _factors(data.get("factors") or {})
         arms, notes = product(base, factors | {name: [value] for name, value in later.items()}, complete)

@@ -19,6 +19,7 @@ import numpy as np
 
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.content import content_hashes
+from mlae_lab.data.folds import Fold
 from mlae_lab.data.listing import SPLITS, Item, Listing, counted, shown, some
 from mlae_lab.files import write_whole
 
@@ -96,17 +97,20 @@ class Match:
 NO_MATCH = Match((), (), (), (), 0)
 
 
-def record_of(listing: Listing, protocol: str, contents: tuple[np.ndarray, np.ndarray]) -> ImageRecord:
+def record_of(
+    listing: Listing, protocol: str, contents: tuple[np.ndarray, np.ndarray], fold: Fold | None = None
+) -> ImageRecord:
     """The record of a run on a listing.
 
     Args:
         listing: Of its images.
         protocol: "val" or "test".
         contents: `content_hash` of the training and of the evaluation images, in the listing's order.
+        fold: Of a run of a cross-validation.
     """
     train, evaluation = (
         ImageList(tuple(path for path, _ in items), tuple(label for _, label in items), content)
-        for items, content in zip(listing.protocol(protocol), contents, strict=True)
+        for items, content in zip(listing.protocol(protocol, fold), contents, strict=True)
     )
     unused = len(_paths(listing)) - len({*train.paths, *evaluation.paths})
     return ImageRecord(listing.class_names, train, evaluation, listing.depth, unused)

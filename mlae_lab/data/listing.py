@@ -12,10 +12,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 from mlae_lab.core.sanitize import printable
 from mlae_lab.data.bundled import DataError
+from mlae_lab.data.folds import Fold, is_evaluated
 
 Item = tuple[str, int]  # path below the listing's folder, with "/" on every platform; label
 SPLITS = ("train", "val", "test")
@@ -75,11 +77,15 @@ class Listing:
                 digest.update(f"{split}\t{path}\t{label}\t{state}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:12]
 
-    def protocol(self, name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    def protocol(self, name: str, fold: Fold | None = None) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
         """(training items, evaluation items): "val" is train -> val, "test" is train + val -> test.
 
-        Raises DataError for any other name.
+        With a fold, train and val together without it -> the fold. Raises DataError for any other name.
         """
+        if fold is not None:
+            items = self.splits["train"] + self.splits["val"]
+            evaluated = is_evaluated([label for _, label in items], fold)
+            return tuple(compress(items, ~evaluated)), tuple(compress(items, evaluated))
         if name == "val":
             return self.splits["train"], self.splits["val"]
         if name == "test":

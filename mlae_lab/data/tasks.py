@@ -27,12 +27,13 @@ from mlae_lab.data.cache import cached
 from mlae_lab.data.decode import ResizeRule, depth_of
 from mlae_lab.data.fgvc import find_fgvc, read_fgvc
 from mlae_lab.data.folder_files import is_of_other_program
+from mlae_lab.data.folds import Fold, fold_of, is_evaluated
 from mlae_lab.data.image_check import ImageCheck, check_images, known_check
 from mlae_lab.data.image_record import NO_MATCH, ImageRecord, Match, as_listing, match, missing_sentence, record_of
 from mlae_lab.data.listing import Listing, counted, shown
 from mlae_lab.data.own import read_images, read_own
 from mlae_lab.data.preprocessing import preprocessing
-from mlae_lab.data.splits import LabelledImages
+from mlae_lab.data.splits import LabelledImages, divided
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
 from mlae_lab.locations import PROGRAM, cache_folder, data_folder
 
@@ -250,6 +251,7 @@ class Loaded:
         class_names: In label order.
         record: Which images these are; None for a bundled task.
         missing: What the run was trained or evaluated on and is not among them, a sentence without a full stop.
+        evaluated: Which images of train and val, in this order, are evaluated in a cross-validation; () without one.
     """
 
     config: RunConfig
@@ -258,6 +260,7 @@ class Loaded:
     class_names: tuple[str, ...]
     record: ImageRecord | None = None
     missing: str = ""
+    evaluated: tuple[int, ...] = ()
 
 
 def load_protocol(
@@ -284,28 +287,43 @@ def load_protocol(
     """
     task = catalog.task(config.task)
     if task.bundled:
-        splits = load_bundled(task.name)
-        return Loaded(config, *splits.protocol(config.protocol), splits.class_names)
+        splits, fold = load_bundled(task.name), fold_of(config)
+        labels = np.concatenate([splits.train.labels, splits.val.labels])
+        return Loaded(
+            config, *splits.protocol(config.protocol, fold), splits.class_names, evaluated=_evaluated(labels, fold)
+        )
     if record is None:
         config, listing, missing = _as_launched(config, task, trained_by_0_5, on_chunk)
-        protocol, fingerprint = config.protocol, config.data_fingerprint
+        protocol, fingerprint, fold = config.protocol, config.data_fingerprint, fold_of(config)
     else:
         config, listing, protocol, missing = _as_recorded(config, task, record, on_chunk)
         fingerprint = listing.fingerprint
+        # a listing that is made from the record is divided as the run was
+        fold = fold_of(config) if fingerprint == config.data_fingerprint else None
+    divides = protocol
+    if fold is not None:
+        protocol = "test"  # whose training images are decoded once for all folds
     size = catalog.backbone(config.backbone).image_size
     rule = replace(preprocessing(config.prepared).rule(size), depth=listing.depth)
     state = f"{fingerprint} {protocol}" + ("" if listing.depth is None else f" {listing.depth} bits")
-    parts = listing.protocol(protocol)
+    parts = listing.protocol(protocol) if fold is None else listing.protocol(protocol)[:1]
     total, done_before, loaded = sum(map(len, parts)), 0, []
-    for name, items in zip(("train", "evaluation"), parts, strict=True):
+    for name, items in zip(("train", "evaluation"), parts, strict=fold is None):
         report = (lambda done, _, before=done_before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
         loaded.append(_decoded(files, rule, f"{state} {name}", report))
         done_before += len(items)
-    train, evaluation = loaded
+    train, evaluation = loaded if fold is None else divided(loaded[0], fold)
     if record is None:
-        record = record_of(listing, protocol, (train.content, evaluation.content))
-    return Loaded(config, train, evaluation, record.classes, record, missing)
+        assert train.content is not None
+        assert evaluation.content is not None
+        record = record_of(listing, divides, (train.content, evaluation.content), fold)
+    evaluated = _evaluated(loaded[0].labels, fold)
+    return Loaded(config, train, evaluation, record.classes, record, missing, evaluated)
+
+
+def _evaluated(labels: np.ndarray, fold: Fold | None) -> tuple[int, ...]:
+    return () if fold is None else tuple(np.flatnonzero(is_evaluated(labels, fold)).tolist())
 
 
 def _as_launched(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mlae_lab.core.choice import Choice, Honesty, Scores, honesty
+from mlae_lab.core.choice import Choice, Honesty, Scores, cross_validated, honesty
 from mlae_lab.core.choice_study import FINAL_SEEDS, choice_of, final_study, finalists, stages, tested
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import MAX_IMAGES_RECORDED, Evaluation, Started, unpacked
@@ -56,7 +56,7 @@ def report(
     if study.choice is None:
         return None
     arms = finalists(study)
-    scores = {arm.name: _scores(store, state.of(arm.name)) for arm in arms}
+    scores = {arm.name: _scores(store, state.of(arm.name), arm.config.folds) for arm in arms}
     choice = choice_of(study, {name: entry for name, entry in scores.items() if entry is not None})
     if choice is None:
         return Report(study, None, None, {}, (_before(study, state),))
@@ -65,8 +65,8 @@ def report(
     return Report(study, choice, checked, tests, tuple(_sentences(study, choice, checked)))
 
 
-def _scores(store: RunStore, cells: Sequence[CellState]) -> Scores | None:
-    accuracies, correct, images = {}, {}, 0
+def _scores(store: RunStore, cells: Sequence[CellState], folds: int) -> Scores | None:
+    accuracies, correct, evaluated, images = {}, {}, {}, 0
     for cell in cells:
         if cell.run is None or cell.accuracy is None:
             continue
@@ -74,11 +74,13 @@ def _scores(store: RunStore, cells: Sequence[CellState]) -> Scores | None:
         accuracies[cell.seed] = cell.accuracy
         if last is None or started is None:
             continue
-        images = started.evaluation_images
+        images, evaluated[cell.seed] = started.evaluation_images, started.evaluated
         try:
             correct[cell.seed] = unpacked(last.correct, images)
         except ValueError:  # of an earlier version, or more images than are recorded one by one
             continue
+    if folds:
+        return cross_validated(folds, accuracies, correct, evaluated)
     return Scores(accuracies, correct, images) if accuracies else None
 
 
@@ -121,6 +123,7 @@ def _before(study: Study, state: State) -> str:
 def values_text(study: Study, arm: str) -> str:
     """An arm's name without its epochs, which all arms of the last stage share."""
     varying = {name for name, texts in study.factors if len(texts) > 1}
+    varying |= {name for name, _, _ in study.choice.space} if study.choice else set()
     return ", ".join(shown(name, text) for name, text in study.arm(arm).values if name in varying)
 
 
@@ -149,8 +152,12 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
             f"It is {points(choice.gain)} points above the default, {values_text(study, choice.default)} (standard "
             f"error {points(choice.gain_error)}).{higher}",
         ]
-    data = f"{len(choice.seeds)} seed{'s' * (len(choice.seeds) != 1)}"
+    folds = study.arm(choice.chosen).config.folds
+    unit = "division" if folds else "seed"
+    data = f"{len(choice.seeds)} {unit}{'s' * (len(choice.seeds) != 1)}"
     data += f" and {choice.images:,} images" if choice.images else ""
+    if folds:
+        data += f", cross-validation with {folds} folds"
     if chosen.share is None:
         sentences.append(
             f"How sure the choice is, {data} do not say: runs of an earlier version, or with more than "
@@ -163,7 +170,7 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
         second = max(rivals, key=lambda candidate: candidate.share or 0, default=None)
         rival = f", {values_text(study, second.arm)} in {100 * (second.share or 0):.0f} %" if second else ""
         sentences.append(
-            f"Repeated on resampled images and seeds ({data}), the rule chooses it in {100 * chosen.share:.0f} % of "
+            f"Repeated on resampled images and {unit}s ({data}), the rule chooses it in {100 * chosen.share:.0f} % of "
             f"cases{rival}."
         )
     if choice.optimism is not None:
@@ -235,6 +242,7 @@ def as_data(known: Report) -> dict:
     data: dict = {
         "budget": rule.budget, "unit": rule.unit,
         "stages": [{"epochs": epochs, "arms": arms} for epochs, arms in rule.rungs],
+        "folds": known.study.arms[0].config.folds, "space": {name: [low, high] for name, low, high in rule.space},
         "default": known.study.reference, "chosen": None, "sentences": list(known.sentences),
     }  # fmt: skip
     if choice is None or checked is None:

@@ -253,9 +253,13 @@ def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | Non
     task, search = catalog.task(config.task), config.tuning.search
     if task.train:
         train, evaluated = (task.train, task.val) if config.protocol == "val" else (task.train + task.val, task.test)
+        if config.folds:
+            evaluated = (task.train + task.val) // config.folds
+            train = task.train + task.val - evaluated
     else:
         of_task = ((run, timed) for run, timed in known if run.config.task == config.task)
-        timed = next(((run, timed) for run, timed in of_task if run.config.protocol == config.protocol), None)
+        wanted = config.protocol, config.folds
+        timed = next(((run, t) for run, t in of_task if (run.config.protocol, run.config.folds) == wanted), None)
         if timed is None:
             return None, 0, 0
         train, evaluated = timed[1].train, timed[1].evaluated

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlae_lab import locks
-from mlae_lab.core.choice_study import next_arms
+from mlae_lab.core.choice_study import awaits_sample, next_arms
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.study import Arm, Cell, Study
 from mlae_lab.core.weight_fit import require_weights
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import commands, estimate, outcomes, paths
+from mlae_lab.runs import commands, estimate, outcomes, paths, sampling
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.status import RESUMABLE, Status
@@ -142,13 +142,21 @@ def advance(store: RunStore, names: Iterable[str]) -> list[str]:
             continue
         with _changing(store):
             stored = store.study(name)
-            if not stored.halted and _next_arms(stored, state(store, name)) and _start(store, name):
+            if not stored.halted and _awaits_stage(stored, state(store, name)) and _start(store, name):
                 advanced.append(name)
     return advanced
 
 
+def _awaits_stage(stored: StoredStudy, now: State) -> bool:
+    if stored.study.choice is None:
+        return False
+    return awaits_sample(stored.study, now.values) or bool(next_arms(stored.study, now.values))
+
+
 def _next_arms(stored: StoredStudy, now: State) -> tuple[Arm, ...]:
-    return next_arms(stored.study, now.values) if stored.study.choice else ()
+    if awaits_sample(stored.study, now.values):
+        return (sampling.next_arm(stored.study, now.values),)
+    return next_arms(stored.study, now.values)
 
 
 @contextmanager
@@ -329,7 +337,7 @@ class State:
     @property
     def awaits_stage(self) -> bool:
         """Whether a study that chooses has completed a stage and not begun the next."""
-        return not self.stored.halted and bool(_next_arms(self.stored, self))
+        return not self.stored.halted and _awaits_stage(self.stored, self)
 
     @property
     def values(self) -> dict[str, dict[int, float]]:

@@ -62,6 +62,7 @@ class Setup:
         held_out: Indices of the training images that are not trained on but searched on; None where the search is on
             the evaluation images, as under the protocol "val", and without a search.
         missing: What the run was trained or evaluated on and is not among the images, a sentence without a full stop.
+        evaluated: As of `data.tasks.Loaded`.
     """
 
     config: RunConfig
@@ -80,6 +81,7 @@ class Setup:
     record: ImageRecord | None = None
     missing: str = ""
     held_out: torch.Tensor | None = None
+    evaluated: tuple[int, ...] = ()
 
     @property
     def trained(self) -> torch.Tensor:
@@ -236,5 +238,5 @@ def prepare(
         config, model, adapter, head, behind, inputs(images.train, stream(config.seed, "augment")),
         inputs(images.evaluation, None), device, dtype, time.monotonic() - began, notes, fingerprint,
         images.class_names, images.record, images.missing,
-        stratified(images.train.labels, config.seed).to(device) if searches_in_train else None,
+        stratified(images.train.labels, config.seed).to(device) if searches_in_train else None, images.evaluated,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from mlae_lab.analysis.similarity import similarity_stats
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import (
+    MAX_IMAGES_RECORDED,
     Evaluation,
     Event,
     Predictions,
@@ -242,6 +243,7 @@ class Training:
             seconds=setup.seconds,
             notes=setup.notes,
             weights=setup.weights,
+            evaluated=setup.evaluated if len(setup.evaluated) <= MAX_IMAGES_RECORDED else (),
         )
 
     def _of_stage(self, progress: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 
@@ -12,12 +12,15 @@ from mlae_lab.core import catalog
 from mlae_lab.core.choice_study import (
     FACTORS,
     FINAL_SEEDS,
+    LEAST_SAMPLED,
     SEEDS,
     Design,
     choice_study,
     command,
     finalists,
     proposed,
+    repetitions,
+    seeds_of,
     stages,
 )
 from mlae_lab.core.config import RunConfig
@@ -27,7 +30,7 @@ from mlae_lab.core.study import Study
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import choosing, studies
+from mlae_lab.runs import choosing, sampling, studies
 from mlae_lab.runs.choosing import Report
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.studies import Plan
@@ -43,6 +46,8 @@ _LABELS = {
     "drop_rate": "Drop rates p", "coefficient_init": "Initial λ", "learning_rate": "Learning rates",
 }  # fmt: skip
 _UNITS = {"runs": "Runs", "minutes": "Minutes"}
+_FOLDS = (0, 2, 3, 5, 10)
+_SAMPLERS = {"grid": "Grid", "optuna": "Sampler"}
 
 
 def draw_choice_form() -> None:
@@ -72,19 +77,38 @@ def _draw_form(base: RunConfig) -> None:
         seeds = int(
             st.number_input("Seeds", 1, MAX_SEEDS, SEEDS, key="choice_seeds", help="Every setting trains with each.")
         )
+    with right, st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        folds = st.selectbox(
+            "Folds", _FOLDS, format_func=lambda folds: f"{folds}" if folds else "None", key="choice_folds",
+            help="Cross-validation: train and val together are divided into so many parts, and each setting trains "
+            "once without each part, with every seed. None: trained on train, evaluated on val.",
+        )  # fmt: skip
+        sampler = st.segmented_control(
+            "Settings", list(_SAMPLERS), format_func=lambda name: _SAMPLERS[name], default="grid", required=True,
+            key="choice_sampler",
+            help=f"A grid of few values, or values between the lowest and the highest, proposed one after the other by "
+            f"Optuna from the results so far; this needs a budget of at least {LEAST_SAMPLED} settings.",
+        )  # fmt: skip
+        is_sampled = sampler == "optuna"
+        if is_sampled and (problem := sampling.missing()):
+            raise ConfigError(problem)
+    base = replace(base, folds=folds)
     with left:
-        known = proposed(base)
+        known = proposed(base, is_sampled)
         values = {}
         for name in FACTORS:
             text = st.text_input(
-                _LABELS[name], ", ".join(known[name]), key=f"choice_{name}_{base.learning_rate:g}",
-                help="The first is the default, kept unless another is better by a standard error. A small budget "
-                "tries the first values only.",
+                _LABELS[name], ", ".join(known[name]), key=f"choice_{name}_{base.learning_rate:g}_{is_sampled}",
+                help="The first is the default, kept unless another is better by a standard error. "
+                + ("The others are the ends of the range." if is_sampled else "A small budget tries the first only."),
             )  # fmt: skip
             values[name] = tuple(word.strip() for word in text.split(",") if word.strip())
     amount, stated = (budget, f"{budget:g}") if unit == "runs" else (60 * budget, f"{budget:g}min")
-    study, design = choice_study(base, amount, "runs" if unit == "runs" else "seconds", _seconds, values, range(seeds))
-    _draw_preview(base, study, design, command(base, stated, values, seeds))
+    study, design = choice_study(
+        base, amount, "runs" if unit == "runs" else "seconds", _seconds, values, seeds_of(base, seeds),
+        is_sampled=is_sampled,
+    )  # fmt: skip
+    _draw_preview(base, study, design, command(base, stated, values, seeds, is_sampled))
 
 
 def _seconds(config: RunConfig) -> float:
@@ -104,27 +128,35 @@ def _draw_preview(base: RunConfig, study: Study, design: Design, command_text: s
         5.0,
     )
     page.section(escape(study.title))
-    seeds, in_runs = len(study.seeds), study.choice is not None and study.choice.unit == "runs"
+    assert study.choice is not None
+    seeds, in_runs, is_sampled = len(study.seeds), study.choice.unit == "runs", bool(study.choice.space)
+    first = "first setting" if is_sampled else "stage 1" if len(design.rungs) > 1 else ""
     page.facts(
         ("Settings tried", f"{design.arms}"),
         ("Runs", f"{seeds * sum(arms for _, arms in design.rungs)}"),
         ("Cost", f"{design.cost:g} full runs" if in_runs else page.seconds_text(design.cost)),
-        ("Estimated time" if len(design.rungs) == 1 else "Estimated time, stage 1", time_text(plan)),
+        (f"Estimated time, {first}" if first else "Estimated time", time_text(plan)),
         ("Minimum memory", format_bytes(plan.memory)),
     )
+    images = "parts of train and val together" if base.folds else "train → val"
     page.note(
-        f"{escape('; then '.join(stages(study)).capitalize())}; {counted(seeds, 'seed')} of each, on train → val. The "
-        "test images are not used. The default is kept unless another setting is better by more than one standard "
-        "error."
+        f"{escape('; then '.join(stages(study)).capitalize())}; {repetitions(study)} of each, on {images}. The test "
+        "images are not used. The default is kept unless another setting is better by more than one standard error."
     )
     if st.button("Start choosing", type="primary", key="choice_start"):
         start_located(lambda complete: _described(base, study, complete))
     table(
         ("Setting", "Values that are tried"),
-        [(escape(_LABELS[name]), escape(", ".join(texts))) for name, texts in design.values.items()],
+        [(escape(_LABELS[name]), escape(_tried_text(texts, is_sampled))) for name, texts in design.values.items()],
     )
     with st.expander("Equivalent command"):
         page.command(command_text)
+
+
+def _tried_text(texts: Sequence[str], is_sampled: bool) -> str:
+    if not is_sampled or len(texts) == 1:
+        return ", ".join(texts)
+    return f"{texts[0]}, then from {min(texts, key=float)} to {max(texts, key=float)}"
 
 
 def _described(base: RunConfig, study: Study, complete: Callable[[RunConfig], RunConfig]) -> Study:
@@ -163,7 +195,8 @@ def draw_choice(loaded: LoadedStudy, report: Report) -> None:
                 f"{entry.mean:.1f} %", behind, "–" if entry.share is None else f"{100 * entry.share:.0f} %", test,
             )
         )  # fmt: skip
-    table(("Setting", "Accuracy on val", "Points behind the best", "Chosen in resamples", "Accuracy on test"), rows)
+    on = "in cross-validation" if report.study.arm(choice.chosen).config.folds else "on val"
+    table(("Setting", f"Accuracy {on}", "Points behind the best", "Chosen in resamples", "Accuracy on test"), rows)
     page.note(
         "± one standard error of the paired difference, over seeds and images. A setting within it counts as equally "
         "good, and of these the nearest to the default is chosen. The figures and the table of arms below compare by "

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.choice import SITUATIONS, outcomes, simulated
 from mlae_lab.core import choice
-from mlae_lab.core.choice import ChoiceRule, Scores, choose, honesty, kept_arms
+from mlae_lab.core.choice import ChoiceRule, Scores, choose, cross_validated, honesty, kept_arms
 
 
 def scores(**correct: tuple[str, ...]) -> dict[str, Scores]:
@@ -162,3 +162,28 @@ def test_expected_optimism_is_near_that_of_equal_arms(monkeypatch: pytest.Monkey
     expected = fmean(entry.optimism or 0.0 for entry in choices)
     assert 1.0 < seen < 2.5
     assert abs(expected - seen) < 0.6
+
+
+def test_a_cross_validation_counts_whole_divisions_and_orders_their_images() -> None:
+    """Images 0, 2 are fold 0 and 1, 3 fold 1 of division 0; division 1 lacks its second fold."""
+    entry = cross_validated(
+        2,
+        {0: 50.0, 1: 100.0, 2: 0.0},
+        {0: (True, False), 1: (True, True), 2: (False, False)},
+        {0: (0, 2), 1: (1, 3), 2: (0, 1)},
+    )
+    assert entry == Scores({0: 75.0}, {0: (True, True, False, True)}, 4, {0: (50.0, 100.0)})
+    assert cross_validated(2, {0: 50.0, 1: 100.0}, {}, {}) == Scores({0: 75.0}, {}, 0, {0: (50.0, 100.0)})
+
+
+def test_the_error_of_a_cross_validation_is_at_least_that_of_its_runs() -> None:
+    """Differences 0, 10, 20, 30 of four runs: standard error √(500/3) / √4."""
+    base = Scores({0: 50.0, 1: 50.0}, folds={0: (50.0, 50.0), 1: (50.0, 50.0)})
+    other = Scores({0: 55.0, 1: 75.0}, folds={0: (50.0, 60.0), 1: (70.0, 80.0)})
+    choice = choose({"a": base, "b": other}, "a", {"a": 0, "b": 1})
+    assert choice is not None
+    assert choice.gain_error == pytest.approx(10.0), "of two divisions: √200 / √2, larger than that of the runs"
+    base, other = Scores({0: 50.0}, folds={0: (50.0,) * 4}), Scores({0: 65.0}, folds={0: (50.0, 60.0, 70.0, 80.0)})
+    one = choose({"a": base, "b": other}, "a", {"a": 0, "b": 1})
+    assert one is not None
+    assert one.gain_error == pytest.approx((500 / 3) ** 0.5 / 2)

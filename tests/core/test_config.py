@@ -69,7 +69,7 @@ def test_hash_depends_on_every_setting() -> None:
         {"precision": "float32"}, {"data_label": "VTAB-1k"}, {"weights": "w.npz"}, {"preprocessing": "vtab"},
         {"normalisation": "imagenet"}, {"mask_per": "token"}, {"input_dropout": 0.1},
         {"optimizer": "sgd"}, {"drop_path": 0.1}, {"plan": uniform(0.5), "consistency": 0.1},
-        {"learned_drop_rates": "layer"}, {"drop_rate_entropy": 2.0},
+        {"learned_drop_rates": "layer"}, {"drop_rate_entropy": 2.0}, {"folds": 5},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {
@@ -268,7 +268,7 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
     later = {setting.name for setting in settings_of(RunConfig) if setting.hashed == "unless default"}
     assert later == {
         "mask_per", "input_dropout", "method_settings", "optimizer", "drop_path", "consistency", "learned_drop_rates",
-        "drop_rate_entropy",
+        "drop_rate_entropy", "folds",
     }  # fmt: skip
     earlier = {name: value for name, value in config.to_dict().items() if name not in later}
     assert RunConfig.from_dict(earlier) == config
@@ -277,6 +277,16 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
 def test_a_later_setting_is_hashed_where_it_differs() -> None:
     """The hash is that of version 0.5.1."""
     assert RunConfig("digits", mask_per="token", input_dropout=0.25).hash == "f271ffbbfeb3"
+
+
+def test_a_cross_validation_is_another_protocol() -> None:
+    config = RunConfig("digits", folds=5)
+    assert config.command().endswith("--folds 5")
+    assert config.badge.protocol == "4/5 of train1000 → 1/5, cross-validation"
+    with pytest.raises(ConfigError, match="folds is 1 and the protocol val: it must be 0 or at least 2"):
+        RunConfig("digits", folds=1)
+    with pytest.raises(ConfigError, match="folds is 5 and the protocol test: cross-validation needs"):
+        RunConfig("digits", folds=5, protocol="test")
 
 
 def test_consistency_needs_something_that_is_sampled() -> None:

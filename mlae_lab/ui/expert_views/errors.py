@@ -130,6 +130,8 @@ def _compare(run: Run, result: Mapping, wanted: str | int) -> None:
         if other.id != run.id
         and other.status.is_over
         and (other.config.task, other.config.protocol) == (run.config.task, run.config.protocol)
+        and other.config.folds == run.config.folds
+        and (not run.config.folds or other.config.seed == run.config.seed)  # else other parts of the images
         and queries.store().paths(other.id).adapter.is_file()
     ]
     if not candidates:
