@@ -11,7 +11,7 @@ from mlae_lab.cli.choose import budget
 from mlae_lab.cli.output import UsageError
 from mlae_lab.runs import sampling
 from mlae_lab.runs.store import RunStore
-from tests.lab import printed_json, small_config
+from tests.lab import few_images, printed_json, small_config
 
 # Two of twelve layers have experts, so that a run takes a second
 NEW = ["choose", "--task", "digits", "--mask", small_config().plan.code, "--epochs", "1", "--evaluations", "1"]
@@ -58,13 +58,14 @@ def test_a_choice_runs_to_its_report_and_its_final_runs(store: RunStore, capsys:
 
 @pytest.mark.usefixtures("trains_here")
 def test_a_cross_validation_runs_to_its_report(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*NEW, "--drop-rate", "0.5,0", "--coefficient-init", "1", "--lr", "0.005", "--folds", "2",
-                 "--budget", "4", "--json", "--store", str(store.folder)]) == 0  # fmt: skip
+    assert main([*NEW, "--task", "own:few", "--data", str(few_images()), "--drop-rate", "0.5,0", "--lr", "0.005",
+                 "--coefficient-init", "1", "--folds", "2", "--budget", "4", "--json",
+                 "--store", str(store.folder)]) == 0  # fmt: skip
     result = printed_json(capsys)
     assert (result["done"], result["runs"], result["folds"], result["seeds"]) == (4, 4, 2, [0])
-    assert result["images"] == 1000, "every image of train and val was evaluated once"
-    assert any("(1 division and 1,000 images, cross-validation with 2 folds)" in text for text in result["sentences"])
-    assert {run.config.badge.protocol for run in store.runs()} == {"1/2 of train1000 → 1/2, cross-validation"}
+    assert result["images"] == 220, "every image of train and val was evaluated once"
+    assert any("(1 division and 220 images, cross-validation with 2 folds)" in text for text in result["sentences"])
+    assert {run.config.badge.protocol for run in store.runs()} == {"1/2 of train + val → 1/2, cross-validation"}
     assert {run.config.seed for run in store.runs()} == {0, 1}
 
 

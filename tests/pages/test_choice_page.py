@@ -45,6 +45,16 @@ def test_the_form_says_what_it_would_start_and_starts_it(store: RunStore) -> Non
     at.number_input(key="choice_budget").set_value(6.0).run()
     command = next(entry.value for entry in at.code if " choose " in entry.value)
     assert "--budget 6 --seeds 2" in command
+    at.selectbox(key="choice_folds").set_value(5).run()
+    (warning,) = at.warning
+    assert "two arms with 10 seeds take 20" in warning.value
+    at.number_input(key="choice_seeds").set_value(1).run()
+    at.number_input(key="choice_budget").set_value(10.0).run()
+    assert "2 settings for 16 epochs; 5 folds of each, on parts of train and val together" in html(at)
+    assert "--folds 5" in next(entry.value for entry in at.code if " choose " in entry.value)
+    at.selectbox(key="choice_folds").set_value(0).run()
+    at.number_input(key="choice_seeds").set_value(2).run()
+    at.number_input(key="choice_budget").set_value(6.0).run()
     button(at, "Start choosing").click().run()
     (stored,) = store.studies()
     assert [arm.name for arm in stored.study.arms] == ["p = 0.5", "p = 0", "p = 0.3"]
