@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.networks import Network, branch, expert_step, layer_forward, merged_autograd, network, probe_step
-from benchmarks.timing import Measurement, median_seconds, peak_memory, reset_peak_memory
+from benchmarks.timing import Measurement, peak_memory, reset_peak_memory
 from benchmarks.whatif import Case
 from mlae_lab.core.budget import step_cost
 from mlae_lab.model.inject import merge, remove
 from mlae_lab.training.setup import choose_precision
+from mlae_lab.training.throughput import images_per_second, median_seconds
 
 CLASSES = 100
 
@@ -108,15 +109,8 @@ def evaluation(size: Size, device: torch.device) -> Iterator[Measurement]:
         if state == "merged":
             merge(net.model)
         for batch in size.evaluation_batches:
-            images = net.images(batch)
-
-            @torch.no_grad()
-            def forward(images: torch.Tensor = images) -> torch.Tensor:
-                with net.autocast():
-                    return net.model(images)
-
-            seconds = median_seconds(forward, device, size.repeats, warmup=2)
-            yield Measurement(f"{state}, batch {batch}", batch / seconds, "images/s")
+            rate = images_per_second(net.model, net.images(batch), net.precision, size.repeats)
+            yield Measurement(f"{state}, batch {batch}", rate, "images/s")
 
 
 def what_if(size: Size, device: torch.device) -> Iterator[Measurement]:

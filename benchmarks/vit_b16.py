@@ -17,8 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.networks import branch, expert_step, layer_forward, network
-from benchmarks.timing import median_seconds, peak_memory, reset_peak_memory
+from benchmarks.timing import peak_memory, reset_peak_memory
 from mlae_lab.training.setup import choose_device, choose_precision
+from mlae_lab.training.throughput import median_seconds
 
 
 def main() -> None:

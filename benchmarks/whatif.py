@@ -22,7 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.networks import Network, network
-from benchmarks.timing import seconds_of
 from mlae_lab.analysis.importance import each_off, first_order, greedy
 from mlae_lab.analysis.whatif import CHUNK, WhatIf
 from mlae_lab.core import catalog
@@ -31,6 +30,7 @@ from mlae_lab.core.plan import first_block
 from mlae_lab.model.experts import factored
 from mlae_lab.model.frozen_prefix import depth, split
 from mlae_lab.training.setup import choose_device, choose_precision
+from mlae_lab.training.throughput import seconds_of
 
 
 @dataclass(frozen=True)

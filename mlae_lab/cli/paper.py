@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,10 +18,11 @@ from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import paper_results, paper_studies, studies
+from mlae_lab.runs import paper_results, paper_studies, studies, throughput
 from mlae_lab.runs.paper_results import Compared, TableResults
 from mlae_lab.runs.paper_studies import TableStudy
 from mlae_lab.runs.studies import Plan
+from mlae_lab.runs.throughput import Throughput
 
 _MANY_TASKS = 4  # more are not shown one by one in a terminal
 
@@ -42,6 +44,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     action.add_argument("--start", action="store_true", help="start the runs that are missing")
     action.add_argument("--show", action="store_true", help="print the newest results next to the paper's numbers")
+    action.add_argument(
+        "--measure", nargs="?", const="auto", choices=("auto", "cpu", "cuda"), metavar="DEVICE",
+        help="of table3: measure images per second of inference on this machine (default: a CUDA GPU if there is one)",
+    )  # fmt: skip
     parser.add_argument("--detach", action="store_true", help="with --start: print the study's id and return at once")
 
 
@@ -51,7 +57,9 @@ def _paper(args: argparse.Namespace) -> int:
             raise UsageError(f"no table is named: choose one of {', '.join(KEYS)}")
         return _list(args)
     if args.table.lower() == "table3" and not args.start:
-        return _added_parameters(args)
+        return _measure(args) if args.measure else _efficiency(args)
+    if args.measure:
+        raise UsageError(f"--measure is for table3, and the table is {args.table[:40]}: leave it out")
     key = paper_studies.resolved(args.table)
     if args.show:
         return _show(args, key)
@@ -275,7 +283,19 @@ def _order_lines(results: TableResults, width: int) -> list[str]:
     return [f"difference of the mean to {results.reference}: ours, the paper's", *lines] if lines else []
 
 
-def _added_parameters(args: argparse.Namespace) -> int:
+def _measure(args: argparse.Namespace) -> int:
+    rows = [row.strip() for row in args.rows.split(";")] if args.rows else []
+    methods = throughput.methods_of(rows)
+    store = store_of(args)
+    few = f"{counted(len(methods), 'method')} with batches of {', '.join(map(str, throughput.BATCHES))}"
+    print(f"measuring {few}; other work on this machine makes the numbers smaller", file=sys.stderr)
+    throughput.measure(
+        store.folder, rows, args.measure, args.backbone, lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    return _efficiency(args)
+
+
+def _efficiency(args: argparse.Namespace) -> int:
     rows = paper_results.added_parameters()
     lines = [
         f"Table 3: {printed_table('table3').title} · ViT-B/16, parameters that inference adds, in millions",
@@ -285,6 +305,30 @@ def _added_parameters(args: argparse.Namespace) -> int:
         paper = "–" if row.paper is None else f"{row.paper:g}"
         difference = "–" if row.paper is None else f"{row.added - row.paper:+.2f}"
         lines.append(f"  {row.row:<14}{row.added:>8.3f}{paper:>8}{difference:>8}")
-    lines += [f"Not trained: {REFUSED['table3']}.", printed_table("table3").note]
-    data = {"table": "table3", "refused": REFUSED["table3"], "rows": [vars(row) for row in rows]}
+    store = find_store(args)
+    measured = throughput.measured(store.folder) if store else []
+    for entry in measured:
+        lines += ["", *_rate_lines(entry)]
+    lines += ["", f"Not trained: {REFUSED['table3']}.", printed_table("table3").note]
+    data = {
+        "table": "table3", "refused": REFUSED["table3"], "rows": [vars(row) for row in rows],
+        "measured": [
+            {"backbone": entry.backbone, "chip": entry.chip, "date": entry.date, "precision": entry.precision,
+             "rows": [vars(row) for row in throughput.rate_rows(entry)]}
+            for entry in measured
+        ],
+    }  # fmt: skip
     return print_result(args, data, "\n".join(lines))
+
+
+def _rate_lines(entry: Throughput) -> list[str]:
+    paper = "the paper's on an RTX 3090 in parentheses" if entry.is_papers else "another network than the paper's"
+    lines = [f"images per second: {entry.where}, {entry.backbone.removesuffix(throughput.RANDOM)}; {paper}"]
+    lines.append(f"  {'row':<14}{'':<10}" + "".join(f"{f'batch {batch}':>18}" for batch in throughput.BATCHES))
+    for row in throughput.rate_rows(entry):
+        cells = [
+            f"{row.rates[batch]:.1f}" + (f" ({row.paper[batch]:g})" if entry.is_papers and batch in row.paper else "")
+            for batch in throughput.BATCHES
+        ]
+        lines.append(f"  {row.row:<14}{'merged' if row.merged else '':<10}" + "".join(f"{cell:>18}" for cell in cells))
+    return lines

@@ -67,6 +67,11 @@ def watched(store: Path) -> Path:
     return store / "watched.json"
 
 
+def throughput_file(store: Path) -> Path:
+    """The measurements of `runs.throughput`."""
+    return store / "throughput.jsonl"
+
+
 def alert_failure(store: Path) -> Path:
     """The last alert that could not be sent."""
     return store / "alert_failure.json"

@@ -18,10 +18,11 @@ from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import paper_results, paper_studies, studies
+from mlae_lab.runs import paper_results, paper_studies, studies, throughput
 from mlae_lab.runs.paper_results import TableResults
 from mlae_lab.runs.paper_studies import TableStudy
 from mlae_lab.runs.study_table import StoredStudy
+from mlae_lab.runs.throughput import Throughput
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.estimating import estimated_arm
 from mlae_lab.ui.navigation import go, link
@@ -44,7 +45,7 @@ def draw_tables() -> None:
         with st.container(key=f"listed_table_{key}", gap="small"):
             link("paper", f"{label_of(key)}: {printed_table(key).title}", table=key)
             if key in REFUSED:
-                text = "Not trained: parameters at inference are counted"
+                text = "Not trained: images per second are measured, parameters at inference are counted"
             else:
                 definition = table_arms(key)
                 tasks, missing = paper_studies.table_tasks(key)
@@ -72,7 +73,7 @@ def _ready_text(key: str, tasks: tuple[str, ...], missing: tuple[str, ...]) -> s
 def draw_table(text: str) -> None:
     """Draw one table. Raises ConfigError for one that the paper does not have."""
     if text == "table3":
-        _draw_parameters()
+        _draw_efficiency()
         return
     key = paper_studies.resolved(text)
     definition = table_arms(key)
@@ -193,8 +194,16 @@ def _draw_cells(results: TableResults) -> None:
     page.note(f"{what}, mean over seeds and half its 95 % interval.{escape(source)}")
 
 
-def _draw_parameters() -> None:
-    page.heading("Table 3: Efficiency at inference", "How many parameters does a method add at inference?")
+def _draw_efficiency() -> None:
+    page.heading("Table 3: Efficiency at inference", "What does a method cost at inference?")
+    page.section("Images per second")
+    measured = throughput.measured(queries.store().folder)
+    for entry in measured:
+        _draw_rates(entry)
+    if not measured:
+        page.note("Not measured in this store yet. This command measures on its machine, which should be idle:")
+    page.command(f"{PROGRAM} paper table3 --measure")
+    page.section("Added parameters")
     table(
         ("Row", "Ours, M", "Paper, M", "Difference"),
         [
@@ -207,6 +216,23 @@ def _draw_parameters() -> None:
     )  # fmt: skip
     page.note(f"Counted on ViT-B/16. Not trained: {escape(REFUSED['table3'])}.")
     page.note(escape(printed_table("table3").note))
+
+
+def _draw_rates(entry: Throughput) -> None:
+    """A measurement next to the paper's numbers; only ViT-B/16 is compared."""
+    header = ["Row", "Update"]
+    for batch in throughput.BATCHES:
+        header += [f"Batch {batch}"] + ["Paper"] * entry.is_papers
+    rows = []
+    for row in throughput.rate_rows(entry):
+        cells = [escape(row.row), "merged" if row.merged else "in the network"]
+        for batch in throughput.BATCHES:
+            paper = [f"{row.paper[batch]:g}" if batch in row.paper else "–"]
+            cells += [f"{row.rates[batch]:.1f}"] + paper * entry.is_papers
+        rows.append(tuple(cells))
+    backbone = escape(entry.backbone.removesuffix(throughput.RANDOM))
+    page.note(f"Measured: {escape(entry.where)}, {backbone}." + " The paper: an RTX 3090." * entry.is_papers)
+    table(tuple(header), rows)
 
 
 # ---------------------------------------------------------------- start

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mlae_lab.files import append_line
 from mlae_lab.runs import paper_studies, studies
+from mlae_lab.runs.paths import throughput_file
 from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.throughput import Rate, Throughput
 from tests.lab import html, measured, open_page
 
 opened = partial(open_page, "paper")
@@ -24,7 +29,7 @@ def test_the_list_says_what_is_ready_and_shared(store: RunStore) -> None:
     shown = html(opened())
     assert "15 rows · 0 of 19 tasks ready, stand-in on 4 bundled tasks · 60 arms" in shown
     assert "24 arms, 8 of them also in a table above · its means are Table 9" in shown
-    assert "Not trained: parameters at inference are counted" in shown
+    assert "Not trained: images per second are measured, parameters at inference are counted" in shown
 
 
 def test_a_table_starts_and_its_results_are_compared_with_the_paper(store: RunStore) -> None:
@@ -67,6 +72,15 @@ def test_the_choices_of_table_10(store: RunStore) -> None:
 
 
 def test_table_3_is_counted_and_an_unknown_one_is_refused(store: RunStore) -> None:
-    assert "it reports inference on an RTX 3090" in html(opened(table="table3"))
+    at = opened(table="table3")
+    assert "it reports inference on an RTX 3090" in html(at)
+    assert any("paper table3 --measure" in entry.value for entry in at.code)
+    rates = tuple(Rate("mlae", merged, batch, 100.0 + batch) for merged in (False, True) for batch in (1, 4, 16))
+    where = ("2026-11-28T10:00:00Z", "A chip", "cuda", "bfloat16", 1, "2.14")
+    entry = Throughput(*where, "vit_base_patch16_224.random", rates)
+    append_line(throughput_file(store.folder), json.dumps(asdict(entry)))
+    shown = html(opened(table="table3"))
+    assert "A chip, bfloat16, torch 2.14, 2026-11-28" in shown
+    assert all(f">{value}</td>" in shown for value in ("101.0", "91.5", "116.0", "538.5"))
     (warning,) = opened(table="table77").warning
     assert "is no table of the paper" in warning.value
