@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import RunConfig
-from mlae_lab.core.method import Trait
 from mlae_lab.core.paper_arms import PAPER_BACKBONE
 from mlae_lab.core.paper_tables import printed_table
 from mlae_lab.core.settings import ConfigError
@@ -100,35 +98,26 @@ class RateRow:
 
 
 def methods_of(rows: Sequence[str] = ()) -> dict[str, str]:
-    """Row of Table 3 to its method, those that can be measured.
+    """Row of Table 3 to its method.
 
     Args:
         rows: Names of rows, empty for all.
 
     Raises:
-        ConfigError: A row that the table does not have or that cannot be measured.
+        ConfigError: A row that the table does not have.
     """
     known = {row.name.lower(): row for row in printed_table("table3").rows}
     unknown = [name for name in rows if name.lower() not in known]
     if unknown:
         listed = "; ".join(row.name for row in known.values())
         raise ConfigError(f"{unknown[0][:60]!r} is no row of Table 3: choose from {listed}")
-    chosen = [known[name.lower()] for name in rows] or list(known.values())
-    methods = {row.name: row.method for row in chosen if _is_measurable(row.method)}
-    if not methods:
-        raise ConfigError(f"{chosen[0].name} is not measured: its network is found by a search in training")
-    return methods
-
-
-def _is_measurable(method: str) -> bool:
-    tuning = RunConfig("digits", method=method).tuning
-    return tuning.search is None or Trait.MERGEABLE in tuning.traits
+    return {row.name: row.method for row in ([known[name.lower()] for name in rows] or known.values())}
 
 
 def measure(
     store: Path, rows: Sequence[str], device: str, backbone: str, report: Callable[[str], None] = lambda text: None
 ) -> Throughput:
-    """Measure rows of Table 3 in a process of their own, and keep the result.
+    """Measure rows of Table 3 in a separate process, and keep the result.
 
     Args:
         store: Its folder.

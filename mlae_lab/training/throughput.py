@@ -66,8 +66,6 @@ def throughput(
 ) -> Iterator[tuple[bool, int, float]]:
     """Throughput of a method, before its training: values of weights do not change the cost.
 
-    A method with a search is measured only merged, because what it leaves in the network follows from the search.
-
     Args:
         config: The method and the backbone; a name that ends in ".random" needs no weights.
         batches: Numbers of images at once.
@@ -84,8 +82,7 @@ def throughput(
     model.to(device).eval()
     if device.type == "cpu":
         set_fused_attention(model, attention_is_fused(entry, device.type))  # as in training
-    states = [False] if config.tuning.search is None else []
-    for merged in states + [True] * (Trait.MERGEABLE in config.tuning.traits):
+    for merged in [False] + [True] * (Trait.MERGEABLE in config.tuning.traits):
         if merged:
             adapter.merge()
         for batch in batches:

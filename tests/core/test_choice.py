@@ -184,6 +184,6 @@ def test_the_error_of_a_cross_validation_is_at_least_that_of_its_runs() -> None:
     assert choice is not None
     assert choice.gain_error == pytest.approx(10.0), "of two divisions: √200 / √2, larger than that of the runs"
     base, other = Scores({0: 50.0}, folds={0: (50.0,) * 4}), Scores({0: 65.0}, folds={0: (50.0, 60.0, 70.0, 80.0)})
-    one = choose({"a": base, "b": other}, "a", {"a": 0, "b": 1})
-    assert one is not None
-    assert one.gain_error == pytest.approx((500 / 3) ** 0.5 / 2)
+    single = choose({"a": base, "b": other}, "a", {"a": 0, "b": 1})
+    assert single is not None
+    assert single.gain_error == pytest.approx((500 / 3) ** 0.5 / 2)
