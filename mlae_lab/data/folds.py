@@ -1,8 +1,8 @@
 """Cross-validation: the images of train and val together, divided into parts of which each is evaluated on once.
 
 The run with seed s of `RunConfig.folds` = K belongs to division s // K of the images and is evaluated on its part
-s % K; it is trained on the other parts. So K seeds in a row evaluate every image once, and the next K divide them in another way.
-Arms of a study with equal seeds have equal images.
+s % K; it is trained on the other parts. So K seeds in a row evaluate every image once, and the next K divide them in
+another way. Arms of a study with equal seeds have equal images.
 """
 
 from __future__ import annotations
