@@ -165,6 +165,8 @@ class Choice:
         gain_error: Standard error of the gain, 0 for the default itself.
         optimism: Points by which `gain` is expected to be too high, because the arm was chosen on the same images
             (bootstrap over images and seeds); None without correctness by image.
+        unknown: Share of the resamples in which a first stage keeps an arm that was not trained to the end, so that
+            what it would have reached is not known; None where no first stage was resampled.
     """
 
     chosen: str
@@ -176,6 +178,7 @@ class Choice:
     gain: float
     gain_error: float
     optimism: float | None
+    unknown: float | None = None
 
     def of(self, arm: str) -> Candidate:
         """One arm. Raises KeyError for an unknown one."""
@@ -185,7 +188,24 @@ class Choice:
         raise KeyError(arm)
 
 
-def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, int]) -> Choice | None:
+@dataclass(frozen=True)
+class FirstStage:
+    """A shorter stage that decided which arms train to the end.
+
+    Attributes:
+        scores: By the names that the arms have, or would have, in the last stage.
+        distances: As of `choose`.
+        kept: Number of arms that it keeps, with the default.
+    """
+
+    scores: Mapping[str, Scores]
+    distances: Mapping[str, int]
+    kept: int
+
+
+def choose(
+    scores: Mapping[str, Scores], default: str, distances: Mapping[str, int], first: FirstStage | None = None
+) -> Choice | None:
     """Choose an arm: of those within one standard error of the best, and not below the default, the nearest to it.
 
     Args:
@@ -193,6 +213,7 @@ def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, i
         default: An arm.
         distances: By arm, the number of settings in which it differs from the default. Of equally near arms the one
             with the higher accuracy is chosen.
+        first: The stage before, which is then resampled, too. It changes no choice, only how sure it is.
 
     Returns:
         The choice, None without a seed in common.
@@ -215,9 +236,14 @@ def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, i
     start = arms.index(default)
     best, chosen = int(_best(means[None], far)[0]), int(_rule(means[None], errors, far, start)[0])
     shares: list[float | None] = [None] * len(arms)
-    optimism = None
+    optimism = unknown = None
     if table is not None:
         resampled = _resampled(table)
+        if first is not None and (survive := _survivors(first, default, seeds, count)) is not None:
+            always = np.ones(RESAMPLES, dtype=bool)  # an arm that was added to the last stage
+            kept = np.stack([survive.pop(arm, always) for arm in arms], axis=1)
+            unknown = float(np.any(list(survive.values()), axis=0).mean()) if survive else 0.0
+            resampled = np.where(kept, resampled, -np.inf)
         picks = _rule(resampled, errors, far, start)
         shares = [float((picks == i).mean()) for i in range(len(arms))]
         rows = np.arange(len(picks))
@@ -239,8 +265,25 @@ def choose(scores: Mapping[str, Scores], default: str, distances: Mapping[str, i
     )
     return Choice(
         arms[chosen], arms[best], default, tuple(candidates), tuple(seeds), count,
-        float(means[chosen] - means[start]), float(errors[chosen, start]), optimism,
+        float(means[chosen] - means[start]), float(errors[chosen, start]), optimism, unknown,
     )  # fmt: skip
+
+
+def _survivors(first: FirstStage, default: str, seeds: Sequence[int], images: int) -> dict[str, Any] | None:
+    """Arm to whether the first stage keeps it, for each resample; None without correctness by image.
+
+    The draws are those of `_resampled` in the last stage, which has the same seeds and images.
+    """
+    import numpy as np
+
+    arms = list(first.scores)
+    if any(len(first.scores[arm].correct.get(seed, ())) != images for arm in arms for seed in seeds):
+        return None
+    means = _resampled(np.array([[first.scores[arm].correct[seed] for seed in seeds] for arm in arms], dtype=float))
+    merit = means - 1e-6 * np.array([first.distances[arm] for arm in arms])
+    merit[:, arms.index(default)] = np.inf  # the default is always kept
+    kept = np.argsort(-merit, axis=1, kind="stable").argsort(axis=1) < first.kept
+    return {arm: kept[:, i] for i, arm in enumerate(arms)}
 
 
 def _best(means: Any, far: Any) -> Any:

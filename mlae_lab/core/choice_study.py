@@ -21,7 +21,7 @@ from itertools import product as combinations
 from statistics import fmean
 
 from mlae_lab.core import catalog
-from mlae_lab.core.choice import Choice, ChoiceRule, Scores, choose, kept_arms
+from mlae_lab.core.choice import Choice, ChoiceRule, FirstStage, Scores, choose, kept_arms
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.core.settings import ConfigError, option_arguments, setting_of
@@ -356,7 +356,7 @@ def choice_of(study: Study, scores: Mapping[str, Scores]) -> Choice | None:
 
     Args:
         study: With a rule.
-        scores: Of its arms with all epochs.
+        scores: Of its arms; those of a first stage only serve to say how sure the choice is.
     """
     arms = finalists(study)
     if study.choice is None or len(arms) < study.choice.rungs[-1][1]:
@@ -364,9 +364,21 @@ def choice_of(study: Study, scores: Mapping[str, Scores]) -> Choice | None:
     wanted = {seed // max(1, arms[0].config.folds) for seed in study.seeds}
     if any(set(scores[arm.name].accuracies) < wanted for arm in arms if arm.name in scores):
         return None
-    if len(scores) < len(arms):
+    if any(arm.name not in scores for arm in arms):
         return None
-    return choose({arm.name: scores[arm.name] for arm in arms}, study.reference, distances(arms, study.reference))
+    first = None
+    if len(study.choice.rungs) > 1:
+        reference, short = study.compared[0]
+        away, epochs = distances(short, reference), study.choice.epochs
+        named = {arm.name: _longer(arm, epochs).name for arm in short}
+        if all(name in scores for name in named):
+            first = FirstStage(
+                {longer: scores[name] for name, longer in named.items()},
+                {longer: away[name] for name, longer in named.items()},
+                study.choice.rungs[1][1],
+            )
+    finals = {arm.name: scores[arm.name] for arm in arms}
+    return choose(finals, study.reference, distances(arms, study.reference), first)
 
 
 # ---------------------------------------------------------------- the final runs

@@ -56,7 +56,7 @@ def report(
     if study.choice is None:
         return None
     arms = finalists(study)
-    scores = {arm.name: _scores(store, state.of(arm.name), arm.config.folds) for arm in arms}
+    scores = {arm.name: _scores(store, state.of(arm.name), arm.config.folds) for arm in study.arms}
     choice = choice_of(study, {name: entry for name, entry in scores.items() if entry is not None})
     if choice is None:
         return Report(study, None, None, {}, (_before(study, state),))
@@ -176,10 +176,23 @@ def _sentences(study: Study, choice: Choice, checked: Honesty) -> list[str]:
     if choice.optimism is not None:
         sentences.append(
             f"Expected optimism: a gain over the default that is found this way is {points(choice.optimism)} points "
-            "too high on average."
-            + (" The selection in the first stage is not part of this." if len(study.choice.rungs) > 1 else "")
+            f"too high on average.{_first_stage(study, choice)}"
         )
     return sentences + _afterwards(study, choice, checked)
+
+
+def _first_stage(study: Study, choice: Choice) -> str:
+    """What the resamples say of a first stage, a sentence after a space; "" without one."""
+    if study.choice is None or len(study.choice.rungs) < 2:
+        return ""
+    if choice.unknown is None:
+        return " The selection in the first stage is not part of this."
+    if not choice.unknown:
+        return " Both stages are resampled."
+    return (
+        f" Both stages are resampled; in {100 * choice.unknown:.0f} % of cases the first would keep a setting that was "
+        "not trained to the end, whose accuracy is then not known and not counted."
+    )
 
 
 def _afterwards(study: Study, choice: Choice, checked: Honesty) -> list[str]:
@@ -252,6 +265,7 @@ def as_data(known: Report) -> dict:
         "chosen": choice.chosen, "best": choice.best, "command": config.command(),
         "settings": {name: text for name, text in known.study.arm(choice.chosen).values if name != "epochs"},
         "gain": choice.gain, "gain_error": choice.gain_error, "expected_optimism": choice.optimism,
+        "resamples_with_unknown": choice.unknown,
         "seeds": list(choice.seeds), "images": choice.images or None,
         "candidates": [
             {

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.choice import SITUATIONS, outcomes, simulated
 from mlae_lab.core import choice
-from mlae_lab.core.choice import ChoiceRule, Scores, choose, cross_validated, honesty, kept_arms
+from mlae_lab.core.choice import ChoiceRule, FirstStage, Scores, choose, cross_validated, honesty, kept_arms
 
 
 def scores(**correct: tuple[str, ...]) -> dict[str, Scores]:
@@ -187,3 +187,28 @@ def test_the_error_of_a_cross_validation_is_at_least_that_of_its_runs() -> None:
     single = choose({"a": base, "b": other}, "a", {"a": 0, "b": 1})
     assert single is not None
     assert single.gain_error == pytest.approx((500 / 3) ** 0.5 / 2)
+
+
+def test_a_first_stage_is_resampled_with_the_last() -> None:
+    """b and c differ by one image of 40 in the first stage, so that c would often stay in the place of b."""
+
+    def of(*names: str, **correct: range) -> dict[str, Scores]:
+        known = {name: tuple(image in correct[name] for image in range(40)) for name in names}
+        return {name: Scores({0: 2.5 * sum(values)}, {0: values}, 40) for name, values in known.items()}
+
+    last = of("a", "b", a=range(0, 20), b=range(5, 40))
+    away = {"a": 0, "b": 1, "c": 1}
+    shorter = of("a", "b", "c", a=range(0, 10), b=range(10, 30), c=range(20, 39))
+    alone = choose(last, "a", away)
+    first = FirstStage(shorter, away, 2)
+    both = choose(last, "a", away, first)
+    assert alone is not None
+    assert both is not None
+    assert (both.chosen, both.gain, both.gain_error) == (alone.chosen, alone.gain, alone.gain_error)
+    assert alone.unknown is None
+    assert both.unknown is not None
+    assert 0.3 < both.unknown < 0.6
+    assert both.of("b").share == pytest.approx((alone.of("b").share or 0) - both.unknown, abs=0.05)
+    clear = choose(last, "a", away, FirstStage(of("a", "b", a=range(0, 10), b=range(10, 40)), away, 2))
+    assert clear is not None
+    assert (clear.unknown, clear.of("b").share) == (0.0, alone.of("b").share)

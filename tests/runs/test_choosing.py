@@ -69,6 +69,7 @@ def test_stages_follow_one_another_and_end_with_a_choice(store: RunStore) -> Non
         "It is 25.0 points above the default, p = 0.5, λ = 1, learning rate = 0.005 (standard error 3."
     )
     assert "(2 seeds and 200 images), the rule chooses it in 100 % of cases." in report.sentences[2]
+    assert report.sentences[3].endswith("Both stages are resampled."), "the others are equal, so the same ones stay"
     assert report.sentences[-1].startswith("Not tested yet")
 
 
