@@ -17,6 +17,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.paper_arms import PAPER_BACKBONE
 from mlae_lab.core.paper_tables import printed_table
 from mlae_lab.core.settings import ConfigError
+from mlae_lab.data.listing import counted
 from mlae_lab.errors import LabError
 from mlae_lab.files import append_line
 from mlae_lab.runs.paths import throughput_file
@@ -66,7 +67,7 @@ class Throughput:
     @property
     def where(self) -> str:
         """Chip, precision and date as text."""
-        threads = f", {self.threads} threads" if self.device == "cpu" else ""
+        threads = f", {counted(self.threads, 'thread')}" if self.device == "cpu" else ""
         return f"{self.chip}{threads}, {self.precision}, torch {self.torch}, {self.date[:10]}"
 
     @property

@@ -78,11 +78,13 @@ def throughput(
     """
     entry = catalog.backbone(config.backbone)
     model = build(config.backbone, CLASSES, 0)
+    kinds = [type(module) for module in model.modules()]
     adapter = attach(model, config.tuning, 0)
+    is_merged = kinds == [type(module) for module in model.modules()]  # it trains the network's own weights
     model.to(device).eval()
     if device.type == "cpu":
         set_fused_attention(model, attention_is_fused(entry, device.type))  # as in training
-    for merged in [False] + [True] * (Trait.MERGEABLE in config.tuning.traits):
+    for merged in [False] * (not is_merged) + [True] * (Trait.MERGEABLE in config.tuning.traits):
         if merged:
             adapter.merge()
         for batch in batches:
