@@ -45,10 +45,10 @@ def test_the_table_says_what_each_strategy_reaches() -> None:
     assert lines["| best in hindsight"].count("80.0 ± 0.0 (p = 0.3)") == 4
     assert "65.0 ± 0.0" in lines[f"| {LEARNED}"]
     assert lines[f"| {LONGER}"].count("–") == 5, "not trained yet"
-    (said,) = [line for line in report(rows) if line.startswith("digits: ")]
-    assert "`choose` takes p = 0 (100 % of resamples)" in said
-    assert "on test 15.00; expected optimism" in said
-    assert said.endswith("regret 5.00")
+    (sentence,) = [line for line in report(rows) if line.startswith("digits: ")]
+    assert "`choose` takes p = 0 (100 % of resamples)" in sentence
+    assert "on test 15.00; expected optimism" in sentence
+    assert sentence.endswith("regret 5.00")
 
 
 def test_a_run_is_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

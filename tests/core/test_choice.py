@@ -201,14 +201,14 @@ def test_a_first_stage_is_resampled_with_the_last() -> None:
     shorter = of("a", "b", "c", a=range(0, 10), b=range(10, 30), c=range(20, 39))
     alone = choose(last, "a", away)
     first = FirstStage(shorter, away, 2)
-    both = choose(last, "a", away, first)
+    whole = choose(last, "a", away, first)
     assert alone is not None
-    assert both is not None
-    assert (both.chosen, both.gain, both.gain_error) == (alone.chosen, alone.gain, alone.gain_error)
+    assert whole is not None
+    assert (whole.chosen, whole.gain, whole.gain_error) == (alone.chosen, alone.gain, alone.gain_error)
     assert alone.unknown is None
-    assert both.unknown is not None
-    assert 0.3 < both.unknown < 0.6
-    assert both.of("b").share == pytest.approx((alone.of("b").share or 0) - both.unknown, abs=0.05)
+    assert whole.unknown is not None
+    assert 0.3 < whole.unknown < 0.6
+    assert whole.of("b").share == pytest.approx((alone.of("b").share or 0) - whole.unknown, abs=0.05)
     clear = choose(last, "a", away, FirstStage(of("a", "b", a=range(0, 10), b=range(10, 40)), away, 2))
     assert clear is not None
     assert (clear.unknown, clear.of("b").share) == (0.0, alone.of("b").share)
