@@ -153,6 +153,36 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
     return by_config
 
 
+def families(store: RunStore, configs: Sequence[RunConfig]) -> list[dict[int, list[Run]]]:
+    """For each config, by seed, the runs that differ from it in the seed only, the best first.
+
+    Of several runs with one seed those that are through come first, then those on their way, then those that ended
+    after an evaluation; of equals the newest. Branched runs, and those that ended without an evaluation, are left out.
+
+    Args:
+        store: With the runs.
+        configs: Each with the device that its runs ran on.
+    """
+    known: dict[tuple[str, str], list[Run]] = {}
+    for run in store.runs():  # the newest first
+        if run.relation != "branched":
+            known.setdefault((run.config.canonical("seed", "device"), run.device), []).append(run)
+    results = []
+    for config in configs:
+        ranked: dict[int, list[tuple[int, Run]]] = {}
+        for run in known.get((config.canonical("seed", "device"), devices.kind(config.device)), ()):
+            if not may_be_same_images(config, run.config):
+                continue
+            run, curve = derived(store, run), accuracies(store, run)
+            if curve or not run.status.is_over:
+                rank = 0 if is_through(run, curve) else 2 if run.status.is_over else 1
+                ranked.setdefault(run.config.seed, []).append((rank, run))
+        results.append(
+            {seed: [run for _, run in sorted(ranked[seed], key=lambda entry: entry[0])] for seed in sorted(ranked)}
+        )
+    return results
+
+
 def may_be_same_images(config: RunConfig, other: RunConfig) -> bool:
     """Whether two runs may have had the same images: a run of version 0.5, or an imported one, has no fingerprint."""
     return len({config.data_fingerprint, other.data_fingerprint} - {""}) < 2

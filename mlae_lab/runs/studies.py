@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -182,12 +182,16 @@ def _start(store: RunStore, name: str) -> list[Run]:
         chosen.append((cell, run, old if old is not None and old.status in RESUMABLE else None))
     store.halt_study(name, False)
     begun = []
+    siblings = {_files_of(cell.config): known_run for cell, run, old in reversed(chosen) if (known_run := run or old)}
     for cell, run, old in chosen:
         if run is None:
+            origin, sibling = Origin(relation=RELATION, source=name), siblings.get(_files_of(cell.config))
             if old is not None:
                 run = commands.resume(store, old.id)
+            elif sibling is not None:  # its images or weights may have been moved
+                run = commands.launch_like(store, sibling.id, cell.config, stored.owner, origin)
             else:
-                run = commands.launch(store, cell.config, stored.owner, Origin(relation=RELATION, source=name))
+                run = commands.launch(store, cell.config, stored.owner, origin)
             begun.append(run)
         if known.get((cell.arm, cell.seed)) != run.id:  # at once: what is started must be known if this is cut off
             store.set_study_cells(name, {(cell.arm, cell.seed): run.id})
@@ -195,6 +199,11 @@ def _start(store: RunStore, name: str) -> list[Run]:
         store.add_version(name, stored.study.extended(arms=arms))
         return begun + _start(store, name)
     return begun
+
+
+def _files_of(config: RunConfig) -> tuple[str, str, str, str]:
+    """Equal for runs that need the same images and frozen weights."""
+    return config.task, config.data_label, config.backbone, config.weights
 
 
 def stop(store: RunStore, name: str, now: bool = False) -> tuple[int, int]:
@@ -230,7 +239,9 @@ def _stop(store: RunStore, name: str, now: bool) -> tuple[int, int]:
     return stopped, kept
 
 
-def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ()) -> StoredStudy:
+def extend(
+    store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = (), named: Sequence[int] = ()
+) -> StoredStudy:
     """Store the next version of a study, with more seeds or arms, and start what is missing.
 
     Args:
@@ -238,6 +249,7 @@ def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ())
         name: Its id.
         seeds: How many seeds to add, the next after the highest.
         arms: Arms to add.
+        named: Seeds that the study shall have; those that it has are left out.
 
     Raises:
         ConfigError: The study would become too large, or an arm is there already.
@@ -245,7 +257,7 @@ def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ())
     with _changing(store):
         study = store.study(name).study
         first = max(study.seeds) + 1
-        longer = study.extended(range(first, first + seeds), arms)
+        longer = study.extended((*named, *range(first, first + seeds)), arms)
         if longer != study:
             store.add_version(name, longer)
         _start(store, name)
@@ -373,17 +385,25 @@ def state(
     """
     stored = store.study(name)
     rows = {run.id: run for run in (store.runs() if runs is None else runs)}
-    known = store.study_cells(name)
+    known = {cell: rows[run] for cell, run in store.study_cells(name).items() if run in rows}
+    if runs is None:
+        known = {cell: derived(store, run) for cell, run in known.items()}
+    return state_of(store, stored, known, curve_of)
+
+
+def state_of(
+    store: RunStore,
+    stored: StoredStudy,
+    known: Mapping[tuple[str, int], Run],
+    curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies,
+) -> State:
+    """The state of a study whose runs are known. known: (arm, seed) to a run with its actual status."""
     cells = []
     for seed in stored.study.seeds:
         for arm in stored.study.arms:
-            run = rows.get(known.get((arm.name, seed), ""))
-            if run is None:
-                cells.append(CellState(arm.name, seed, None))
-                continue
-            run = derived(store, run) if runs is None else run
-            curve = curve_of(store, run)
-            accuracy = curve[-1][1] if outcomes.is_through(run, curve) else None
+            run = known.get((arm.name, seed))
+            curve = curve_of(store, run) if run is not None else ()
+            accuracy = curve[-1][1] if run is not None and outcomes.is_through(run, curve) else None
             cells.append(CellState(arm.name, seed, run, accuracy, curve[-1] if curve else None))
     return State(stored, tuple(cells))
 
