@@ -40,6 +40,12 @@ def unpaired_runs_because(store: RunStore, a: Run, b: Run) -> str | None:
     return _unpaired(a.config, b.config, a.device, b.device) or unlike_because(store, a, b)
 
 
+def is_one_family(a: Run, b: Run) -> bool:
+    """Whether two runs differ in mask and seed only, so that runs of both masks with one seed are a pair."""
+    is_branched = "branched" in (a.relation, b.relation)
+    return not is_branched and _unpaired(a.config, replace(b.config, seed=a.config.seed), a.device, b.device) is None
+
+
 def _unpaired(a: RunConfig, b: RunConfig, device_a: str, device_b: str) -> str | None:
     without = [f"{name} ({config.what})" for name, config in (("A", a), ("B", b)) if not config.has_mask]
     if without:

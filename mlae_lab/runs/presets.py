@@ -12,7 +12,7 @@ from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.study import MAX_SEEDS, Arm, Study
 from mlae_lab.runs import devices, outcomes, studies
-from mlae_lab.runs.comparability import unlike_because
+from mlae_lab.runs.comparability import is_one_family, unlike_because
 from mlae_lab.runs.outcomes import Curve, may_be_same_images
 from mlae_lab.runs.run_location import read_location
 from mlae_lab.runs.status import Status
@@ -103,10 +103,8 @@ def repeats(store: RunStore, run: Run, seeds: int) -> Study:
         )
     known = alone(store, run)
     usable = [
-        cell.seed
-        for cell in known.state.cells
-        if cell.accuracy is not None or (cell.run and not _ends(cell.run))
-    ]  # fmt: skip
+        cell.seed for cell in known.state.cells if cell.accuracy is not None or (cell.run and not _ends(cell.run))
+    ]
     taken = {*usable, *(other.config.seed for other, _ in known.excluded)}
     free = (seed for seed in count(min([run.config.seed, *taken])) if seed not in taken)
     return study_presets.repeats(config, sorted([*usable, *islice(free, max(0, seeds - len(usable)))]))
@@ -115,7 +113,7 @@ def repeats(store: RunStore, run: Run, seeds: int) -> Study:
 def pair(
     store: RunStore, run: Run, plan: MaskPlan, seeds: int = study_presets.ENOUGH_SEEDS, probe: bool = False
 ) -> Study:
-    """The study that compares a run with another mask, from the run's seed on. Raises as `config_like` and the preset."""
+    """The study that compares a run with another mask, from its seed on. Raises as `config_like` and the preset."""
     if not run.config.has_mask:
         raise ConfigError(f"run {run.id} ({run.config.what}) has no mask: choose a run with experts")
     if plan == run.config.plan:
@@ -123,17 +121,30 @@ def pair(
     return study_presets.pair(config_like(store, run), plan, seeds, probe, saved_names(store))
 
 
-def next_seed(found: Found) -> int:
-    """The lowest seed, from the lowest of these runs on, for which an arm has no run that is through or on its way."""
-    cells = {
-        (cell.arm, cell.seed)
-        for cell in found.state.cells
-        if cell.accuracy is not None or (cell.run and not _ends(cell.run))
-    }
-    study = found.state.stored.study
-    return next(
-        seed for seed in count(min(study.seeds)) if any((arm.name, seed) not in cells for arm in study.arms)
-    )  # fmt: skip
+def pair_with_seeds(store: RunStore, a: Run, b: Run, seeds: Found | None, total: int = 0) -> Study:
+    """The study of two masks with the seeds of which both have a run that is through or on its way, and further ones.
+
+    Args:
+        store: Of the runs.
+        a: A run with the first mask, the reference.
+        b: A run with the second mask.
+        seeds: What the store has of them, None for nothing.
+        total: Number of seeds in all; 0 for one more than there are.
+
+    Raises:
+        As `pair`.
+    """
+    study = pair(store, a, b.config.plan, total or 1)
+    first, complete = min(a.config.seed, b.config.seed), list[int]()
+    if seeds is not None:
+        lacking = {
+            cell.seed for cell in seeds.state.cells if cell.accuracy is None and (not cell.run or _ends(cell.run))
+        }
+        first = min(first, *seeds.state.stored.study.seeds)
+        complete = [seed for seed in seeds.state.stored.study.seeds if seed not in lacking]
+    free = (seed for seed in count(first) if seed not in complete)
+    more = max(0, total - len(complete)) if total else 1
+    return replace(study, seeds=tuple(sorted([*complete, *islice(free, more)])))
 
 
 def _ends(run: Run) -> bool:
@@ -208,9 +219,20 @@ def found(
     return Found(studies.state_of(store, _unsaved(study), chosen, curve_of), tuple(excluded))
 
 
-def alone(
-    store: RunStore, run: Run, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
-) -> Found:
+def compared(
+    store: RunStore, a: Run, b: Run, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
+) -> Found | None:
+    """All seeds of two masks that the store has, as the arms A and B; None for runs that differ in more than those."""
+    return found(store, f"{a.id} and {b.id}", [("A", a), ("B", b)], curve_of) if is_one_family(a, b) else None
+
+
+def as_found(store: RunStore, study: Study) -> State:
+    """The state that a study would have if it were stored now: with the runs that it would reuse."""
+    known = {(cell.arm, cell.seed): run for cell, run in studies.reusable(store, study) if run is not None}
+    return studies.state_of(store, _unsaved(study), known)
+
+
+def alone(store: RunStore, run: Run, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies) -> Found:
     """All seeds of a run that the store has."""
     return found(store, run.id, [(_name(run), run)], curve_of)
 

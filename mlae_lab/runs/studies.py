@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlae_lab import locks
+from mlae_lab.core import catalog
 from mlae_lab.core.choice_study import next_arms
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Started
 from mlae_lab.core.study import Arm, Cell, Study
 from mlae_lab.core.weight_fit import require_weights
 from mlae_lab.locations import PROGRAM
@@ -77,9 +79,7 @@ def plan(
         study: The study.
         estimate_of: `estimate.estimate`, or a cached version of it.
     """
-    cells = list(study.cells())
-    runs = _reusable(store, cells) if store else [None] * len(cells)
-    entries = tuple(zip(cells, runs, strict=True))
+    entries = tuple(reusable(store, study)) if store else tuple((cell, None) for cell in study.cells())
     missing = Counter(cell.arm for cell, run in entries if run is None)
     estimates = {arm: estimate_of(store, study.arm(arm).config) if store else None for arm in missing}
     unknown = tuple(arm for arm, known in estimates.items() if known is None or known.seconds is None)
@@ -100,9 +100,35 @@ def _total(parts: Sequence[tuple[int, float | None]]) -> float | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-def _reusable(store: RunStore, cells: Sequence[Cell]) -> list[Run | None]:
-    reusable = outcomes.reusable(store, [cell.config for cell in cells])
-    return [entry if isinstance(entry, Run) else None for entry in reusable]
+def reusable(store: RunStore, study: Study) -> list[tuple[Cell, Run | None]]:
+    """Each run of a study, seed by seed, and the run that would be reused for it, None for a new one."""
+    cells = list(study.cells())
+    return [(cell, next(iter(runs), None)) for cell, runs in zip(cells, _usable(store, cells), strict=True)]
+
+
+def _usable(store: RunStore, cells: Sequence[Cell]) -> list[list[Run]]:
+    """For each cell the runs that can be reused, the best first.
+
+    Left out are runs on other frozen weights than the newest run of the study with the same backbone: the file was
+    replaced in between, so that runs of both kinds are not comparable.
+    """
+    by_cell = outcomes.candidates(store, [cell.config for cell in cells])
+    started = {run.id: store.last(run.id, Started) for runs in by_cell for run in runs}
+    weights = {name: event.weights for name, event in started.items() if event is not None and event.weights}
+    newest: dict[tuple, Run] = {}
+    for run in (run for runs in by_cell for run in runs if run.id in weights):
+        known = newest.setdefault(_frozen(run.config), run)
+        if run.created > known.created:
+            newest[_frozen(run.config)] = run
+    return [
+        [run for run in runs if run.id not in weights or weights[run.id] == weights[newest[_frozen(run.config)].id]]
+        for runs in by_cell
+    ]
+
+
+def _frozen(config: RunConfig) -> tuple:
+    """Equal for runs that have the same frozen weights; those of a random backbone depend on the seed."""
+    return config.backbone, config.weights, None if catalog.backbone(config.backbone).trained else config.seed
 
 
 # ---------------------------------------------------------------- actions
@@ -171,9 +197,9 @@ def _start(store: RunStore, name: str) -> list[Run]:
     known = store.study_cells(name)
     rows = {run.id: run for run in store.runs()}
     chosen: list[tuple[Cell, Run | None, Run | None]] = []  # the cell, a run that needs nothing, a run to resume
-    for cell, usable in zip(cells, outcomes.candidates(store, [cell.config for cell in cells]), strict=True):
+    for cell, candidates in zip(cells, _usable(store, cells), strict=True):
         recorded = known.get((cell.arm, cell.seed), "")
-        run = next((run for run in usable if run.id == recorded), next(iter(usable), None))
+        run = next((run for run in candidates if run.id == recorded), next(iter(candidates), None))
         old = derived(store, rows[recorded]) if run is None and recorded in rows else None
         if old is not None and old.status is Status.STOPPING:
             raise StoreError(f"run {recorded} is still stopping: try again in a moment")
