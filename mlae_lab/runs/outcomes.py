@@ -129,16 +129,11 @@ def is_through(run: Run, curve: Curve) -> bool:
     return bool(curve) and curve[-1][0] == run.config.evaluated_epochs[-1]
 
 
-def reusable(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
-    """For each config the run of the store that can be reused for it, else the config.
+def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
+    """For each config the runs of the store that can be reused for it, the best first.
 
     A run can be reused if it was evaluated after its last epoch, or is queued or active. Branched runs cannot.
     """
-    return [next(iter(runs), config) for runs, config in zip(candidates(store, configs), configs, strict=True)]
-
-
-def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
-    """For each config all runs that `reusable` may choose, the best first."""
     known: dict[tuple[str, str], list[Run]] = {}
     for run in store.runs():
         if run.relation != "branched":

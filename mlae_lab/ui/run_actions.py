@@ -239,7 +239,6 @@ def _button(
     do: Callable[[], object],
     help: str | None = None,
     confirm: bool = True,
-    subject: str = "This run",
     mark: str = "",
     question: str = "",
 ) -> None:
@@ -252,13 +251,12 @@ def _button(
         do: The action.
         help: Of the button.
         confirm: Whether to ask if the run belongs to another person.
-        subject: What belongs to the other person.
         mark: What the button is for, "" for the run.
         question: Asked of everyone, "" for none.
     """
     mark = mark or run.id
     if confirm and not needs_no_confirmation(run):
-        question = f"{subject} belongs to {plain(visitor.name_of(run.owner))}. {question}".rstrip()
+        question = f"This run belongs to {plain(visitor.name_of(run.owner))}. {question}".rstrip()
     if not confirmed_button(label, f"{key}_{label.lower().replace(' ', '_')}_{mark}", question, help):
         return
     try:
