@@ -7,13 +7,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from mlae_lab.runs.diversity import Point, Result
+from mlae_lab.runs.pairs import seed_statistics
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.core.random_baseline import RandomBaseline
 from mlae_lab.runs import diversity
-from mlae_lab.runs.diversity import Point, Result
-from mlae_lab.runs.pairs import seed_statistics
 from mlae_lab.ui.figures.base import Figure
 from mlae_lab.ui.figures.curves import similarity_curve
 from mlae_lab.ui.figures.diversity import diversity_figure
