@@ -73,7 +73,7 @@ def _draw_two(loaded: LoadedStudy, race: Race) -> None:
     difference = paired_curves.difference(pairs)
     page.note(f"A is {escape(a.name)}, B is {escape(b.name)}.")
     with st.container(key="pair_compare_masks"):
-        left, right = st.columns(2, gap="large")
+        left, right = st.columns([3, 2], gap="medium")
     with left:
         live_plot(figures.mask_difference_figure(a.plan, b.plan), key="study_mask_difference")
         page.note(figures.MASK_KEY)
