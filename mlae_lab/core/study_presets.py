@@ -1,7 +1,7 @@
-"""Presets: the studies that have a button and a command of their own. A preset only fills in a `Study`.
+"""Presets: the studies that have separate buttons and commands. A preset only fills in a `Study`.
 
     repeats     one arm, several seeds: how much the seed alone changes the accuracy
-    pair        a mask against another one, and on request against the linear probe
+    pair        a mask compared with another one, and on request with the linear probe
     race        2 to 8 masks with equal settings
     diversity   does masking make experts less similar? Four kinds of dropout at several drop rates
 
@@ -41,7 +41,7 @@ def repeats(config: RunConfig, seeds: Sequence[int]) -> Study:
 def pair(
     config: RunConfig, plan: MaskPlan, seeds: int = ENOUGH_SEEDS, probe: bool = False, known: Names | None = None
 ) -> Study:
-    """A mask, the reference, against another one.
+    """A mask, the reference, compared with another one.
 
     Args:
         config: The run with the mask; its seed is the first.

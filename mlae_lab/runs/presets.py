@@ -121,7 +121,7 @@ def pair(
     return study_presets.pair(config_like(store, run), plan, seeds, probe, saved_names(store))
 
 
-def pair_with_seeds(store: RunStore, a: Run, b: Run, seeds: Found | None, total: int = 0) -> Study:
+def pair_with_seeds(store: RunStore, a: Run, b: Run, seeds: KnownRuns | None, total: int = 0) -> Study:
     """The study of two masks with the seeds of which both have a run that is through or on its way, and further ones.
 
     Args:
@@ -160,7 +160,7 @@ def saved_names(store: RunStore) -> dict[MaskPlan, str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class KnownRuns:
     """A study that is not stored, with the runs that a store has for it.
 
     Attributes:
@@ -181,12 +181,12 @@ class Found:
         return [cell.run for cell in self.state.cells if cell.run is not None]
 
 
-def found(
+def known_runs(
     store: RunStore,
     title: str,
     arms: Sequence[tuple[str, Run]],
     curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies,
-) -> Found:
+) -> KnownRuns:
     """The study that these runs and all others of the store that differ from one of them in the seed make together.
 
     Of several runs of an arm with one seed the best counts (`outcomes.families`), if it started from the same weights
@@ -216,14 +216,14 @@ def found(
     seeds = sorted({seed for _, seed in chosen})[:MAX_SEEDS] or [like.config.seed]
     named = zip([name for name, _ in arms], configs, strict=True)
     study = Study(title, tuple(Arm(name, (), replace(config, seed=seeds[0])) for name, config in named), tuple(seeds))
-    return Found(studies.state_of(store, _unsaved(study), chosen, curve_of), tuple(excluded))
+    return KnownRuns(studies.state_of(store, _unsaved(study), chosen, curve_of), tuple(excluded))
 
 
 def compared(
     store: RunStore, a: Run, b: Run, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
-) -> Found | None:
+) -> KnownRuns | None:
     """All seeds of two masks that the store has, as the arms A and B; None for runs that differ in more than those."""
-    return found(store, f"{a.id} and {b.id}", [("A", a), ("B", b)], curve_of) if is_one_family(a, b) else None
+    return known_runs(store, f"{a.id} and {b.id}", [("A", a), ("B", b)], curve_of) if is_one_family(a, b) else None
 
 
 def as_found(store: RunStore, study: Study) -> State:
@@ -232,9 +232,9 @@ def as_found(store: RunStore, study: Study) -> State:
     return studies.state_of(store, _unsaved(study), known)
 
 
-def alone(store: RunStore, run: Run, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies) -> Found:
+def alone(store: RunStore, run: Run, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies) -> KnownRuns:
     """All seeds of a run that the store has."""
-    return found(store, run.id, [(_name(run), run)], curve_of)
+    return known_runs(store, run.id, [(_name(run), run)], curve_of)
 
 
 def of_runs(
@@ -245,7 +245,7 @@ def of_runs(
     Args:
         store: Of the runs.
         runs: They differ in mask and seed only (`comparability.unequal_because`).
-        curve_of: As of `found`.
+        curve_of: As of `known_runs`.
     """
     runs = list(runs)
     plans = list(dict.fromkeys(run.config.plan for run in runs))

@@ -17,7 +17,7 @@ from mlae_lab.data.listing import counted
 from mlae_lab.runs import outcomes, paired_curves, presets, studies, study_results
 from mlae_lab.runs.comparability import beyond_the_cells, is_one_family, unpaired_runs_because
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
-from mlae_lab.runs.presets import Found
+from mlae_lab.runs.presets import KnownRuns
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries, visitor
@@ -52,7 +52,7 @@ class Comparison:
 
     a: Run
     b: Run
-    seeds: Found | None
+    seeds: KnownRuns | None
     reason: str | None
 
     @property
@@ -262,7 +262,7 @@ def _curves(
     return cut([pair.accuracy_a for pair in pairs]), cut([pair.accuracy_b for pair in pairs])
 
 
-def _row(seeds: Found, seed: int, pairs: Sequence[paired_curves.Pair]) -> tuple[str, ...]:
+def _row(seeds: KnownRuns, seed: int, pairs: Sequence[paired_curves.Pair]) -> tuple[str, ...]:
     runs = [seeds.run(arm, seed) for arm in ("A", "B")]
     pair = next((pair for pair in pairs if pair.seed == seed), None)
     cells = [str(seed)]

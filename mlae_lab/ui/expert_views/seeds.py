@@ -13,7 +13,7 @@ from mlae_lab.data.listing import counted
 from mlae_lab.runs import paired_curves, presets, studies, study_results
 from mlae_lab.runs.comparability import other_masks
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
-from mlae_lab.runs.presets import Found
+from mlae_lab.runs.presets import KnownRuns
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.runs.studies import CellState
 from mlae_lab.runs.study_results import ArmResult, Results
@@ -31,12 +31,12 @@ REFRESH_SECONDS = 2.0
 def draw(run: Run) -> None:
     """Draw the seeds of a run, alone or next to those of another mask."""
     other = _other(run)
-    initial = _found(run, other)
+    initial = _known_runs(run, other)
 
     @st.fragment(run_every=REFRESH_SECONDS if any(not entry.status.is_over for entry in initial.runs) else None)
     def panel() -> None:
         try:
-            seeds = _found(run, other)
+            seeds = _known_runs(run, other)
             results = study_results.results(queries.store(), seeds.state, queries.seconds)
             if other is None:
                 _alone(run, seeds, results)
@@ -51,7 +51,7 @@ def draw(run: Run) -> None:
     _start(run, other, initial)
 
 
-def _found(run: Run, other: Run | None) -> Found:
+def _known_runs(run: Run, other: Run | None) -> KnownRuns:
     """What the store has of the seeds of a run, or of both masks. Raises StoreError if a run was deleted."""
     seeds = presets.compared(queries.store(), run, other, queries.curve) if other else None
     return seeds or presets.alone(queries.store(), run, queries.curve)
@@ -83,7 +83,7 @@ def _label(run: Run) -> str:
 # ---------------------------------------------------------------- results
 
 
-def _alone(run: Run, seeds: Found, results: Results) -> None:
+def _alone(run: Run, seeds: KnownRuns, results: Results) -> None:
     (arm,) = results.arms
     large(results.verdict)
     if noise := study_results.noise(arm.statistics):
@@ -95,7 +95,7 @@ def _alone(run: Run, seeds: Found, results: Results) -> None:
     _draw_excluded(seeds)
 
 
-def _compare(run: Run, other: Run, seeds: Found, results: Results) -> None:
+def _compare(run: Run, other: Run, seeds: KnownRuns, results: Results) -> None:
     difference = paired_curves.difference(paired_curves.pairs_of(queries.store(), seeds.state, "A", "B", queries.curve))
     large(paired_curves.verdict(results, difference, "B"))
     if difference.seeds_needed:
@@ -139,7 +139,7 @@ def _cell(cell: CellState) -> str:
     return f"{number}{cell.run.id} {page.status_word(cell.run.status)}"
 
 
-def _draw_excluded(seeds: Found) -> None:
+def _draw_excluded(seeds: KnownRuns) -> None:
     for run, reason in seeds.excluded:
         page.note(f"Run {run.id}, seed {run.config.seed}, is not included: {escape(reason)}.")
 
@@ -147,7 +147,7 @@ def _draw_excluded(seeds: Found) -> None:
 # ---------------------------------------------------------------- more seeds
 
 
-def _start(run: Run, other: Run | None, seeds: Found) -> None:
+def _start(run: Run, other: Run | None, seeds: KnownRuns) -> None:
     """Draw a button that starts the missing seeds as a study: of this run, or of both masks."""
     page.section("More seeds")
     store, unmet = queries.store(), missing(run.config)
