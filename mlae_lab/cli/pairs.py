@@ -48,7 +48,8 @@ def _pair(args: argparse.Namespace) -> int:
         return print_result(args, launched, "\n".join(launched["runs"]))
 
     def show(args: argparse.Namespace, store: RunStore, state: State) -> int:
-        return _print_difference(args, store, *(derived(store, store.run(side.id)) for side in runs[:2]), name)
+        a, b = (derived(store, store.run(side.id)) for side in runs[:2])
+        return _print_difference(args, store, a, b, name)
 
     return follow(args, store, name, show, launched)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -148,7 +148,9 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
     return by_config
 
 
-def families(store: RunStore, configs: Sequence[RunConfig]) -> list[dict[int, list[Run]]]:
+def families(
+    store: RunStore, configs: Sequence[RunConfig], curve_of: Callable[[RunStore, Run], Curve] = accuracies
+) -> list[dict[int, list[Run]]]:
     """For each config, by seed, the runs that differ from it in the seed only, the best first.
 
     Of several runs with one seed those that are through come first, then those on their way, then those that ended
@@ -157,6 +159,7 @@ def families(store: RunStore, configs: Sequence[RunConfig]) -> list[dict[int, li
     Args:
         store: With the runs.
         configs: Each with the device that its runs ran on.
+        curve_of: `accuracies`, or a cached version of it.
     """
     known: dict[tuple[str, str], list[Run]] = {}
     for run in store.runs():  # the newest first
@@ -168,7 +171,8 @@ def families(store: RunStore, configs: Sequence[RunConfig]) -> list[dict[int, li
         for run in known.get((config.canonical("seed", "device"), devices.kind(config.device)), ()):
             if not may_be_same_images(config, run.config):
                 continue
-            run, curve = derived(store, run), accuracies(store, run)
+            run = derived(store, run)
+            curve = curve_of(store, run)
             if curve or not run.status.is_over:
                 rank = 0 if is_through(run, curve) else 2 if run.status.is_over else 1
                 ranked.setdefault(run.config.seed, []).append((rank, run))

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mlae_lab.core import study_presets
 from mlae_lab.core.config import RunConfig
@@ -40,12 +41,12 @@ class _Run:
     source: str
     mask_name: str
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         """Equal for runs with the same settings."""
         return self.config.canonical("device"), self.device
 
-    @property
+    @cached_property
     def family(self) -> tuple[str, str]:
         """Equal for runs that differ in the seed only."""
         return self.config.canonical("seed", "device"), self.device

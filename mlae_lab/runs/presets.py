@@ -91,7 +91,8 @@ def repeats(store: RunStore, run: Run, seeds: int) -> Study:
     Existing runs count whatever their seed; missing ones get the lowest free seeds, from the lowest existing one on.
 
     Raises:
-        StoreError: The run is branched, or ran on another device than this machine would use.
+        StoreError: The run is branched, or ran on another device than this machine would use, or a later repeat of it
+            had other weights, as every further one would have.
         ConfigError: A time limit, or a number of seeds out of range.
     """
     config = config_like(store, run)
@@ -102,6 +103,12 @@ def repeats(store: RunStore, run: Run, seeds: int) -> Study:
             "repeat it on the same device, because results differ between devices"
         )
     known = alone(store, run)
+    for other, reason in known.excluded:
+        if other.relation == studies.RELATION and other.created > run.created:
+            raise StoreError(
+                f"run {other.id}, another seed of run {run.id}, does not count because {reason}: this machine has "
+                "changed, so rerun the run and repeat the new one"
+            )
     usable = [
         cell.seed for cell in known.state.cells if cell.accuracy is not None or (cell.run and not _ends(cell.run))
     ]
@@ -200,7 +207,7 @@ def known_runs(
     """
     like = arms[0][1]
     configs = [replace(run.config, device=run.device, max_seconds=None) for _, run in arms]
-    families = outcomes.families(store, [replace(run.config, device=run.device) for _, run in arms])
+    families = outcomes.families(store, [replace(run.config, device=run.device) for _, run in arms], curve_of)
     chosen: dict[tuple[str, int], Run] = {}
     excluded = []
     for (name, given), family in zip(arms, families, strict=True):

@@ -428,8 +428,8 @@ def state_of(
     for seed in stored.study.seeds:
         for arm in stored.study.arms:
             run = known.get((arm.name, seed))
-            curve: Curve = curve_of(store, run) if run is not None else ()
-            accuracy = curve[-1][1] if run is not None and outcomes.is_through(run, curve) else None
+            curve = curve_of(store, run) if run is not None else None
+            accuracy = curve[-1][1] if run is not None and curve and outcomes.is_through(run, curve) else None
             cells.append(CellState(arm.name, seed, run, accuracy, curve[-1] if curve else None))
     return State(stored, tuple(cells))
 

@@ -18,10 +18,14 @@ pytestmark = pytest.mark.usefixtures("no_supervisor")  # runs stay queued, no pr
 
 def pairs_with(store: RunStore, *gains: tuple[float, float]) -> tuple[Run, Run]:
     """Runs of one seed after the other; B ends epochs 2 and 4 above A by these points. Returns the last two."""
-    for seed, (first, last) in enumerate(gains):
-        a = finished_run(store, replace(A, seed=seed), {2: 50.0, 4: 60.0 + seed})
-        b = finished_run(store, replace(B, seed=seed), {2: 50.0 + first, 4: 60.0 + seed + last})
-    return a, b
+    runs = [
+        (
+            finished_run(store, replace(A, seed=seed), {2: 50.0, 4: 60.0 + seed}),
+            finished_run(store, replace(B, seed=seed), {2: 50.0 + first, 4: 60.0 + seed + last}),
+        )
+        for seed, (first, last) in enumerate(gains)
+    ]
+    return runs[-1]
 
 
 def compared(store: RunStore, a: Run, b: Run) -> tuple[Difference, str]:
@@ -75,7 +79,8 @@ def test_before_the_last_epoch_there_is_no_verdict(store: RunStore) -> None:
     a = finished_run(store, A, {2: 50.0, 4: 60.0})
     waits = finished_run(store, B, {}, Status.QUEUED)
     assert "no difference to show yet" in compared(store, a, waits)[1]
-    store.delete(store.move(waits.id, Status.STOPPED) and waits.id)
+    store.move(waits.id, Status.STOPPED)
+    store.delete(waits.id)
     difference, verdict = compared(store, a, finished_run(store, B, {2: 54.0}, Status.STOPPED))
     assert difference.last is None
     assert verdict == "After epoch 2 of 4 B is 4.0 points above A. A verdict needs both runs at their last epoch."

@@ -170,6 +170,14 @@ def test_missing_seeds_start_once(store: RunStore) -> None:
     assert presets.repeats(store, first, 2).seeds == (2, 3, 4, 5)
 
 
+def test_after_a_repeat_on_other_weights_no_further_one_starts(store: RunStore) -> None:
+    run = finished_run(store, 0)
+    other = finished_run(store, 1, weights="bbbbbbbbbbbb", origin=Origin(relation="study", source="abcd2345"))
+    with pytest.raises(StoreError, match=f"run {other.id}, .* does not count because their weights differ"):
+        presets.repeats(store, run, 2)
+    assert starting(store, presets.repeats(store, other, 2)) == [2], "it can be repeated itself"
+
+
 def test_a_stopping_run_is_not_reused(store: RunStore) -> None:
     run = finished_run(store, 0)
     stopping = commands.launch(store, replace(A, seed=1))
@@ -177,6 +185,7 @@ def test_a_stopping_run_is_not_reused(store: RunStore) -> None:
     store.move(stopping.id, Status.STOPPING)
     lock = locks.take(store.paths(stopping.id).lock)  # as its process does
     assert starting(store, presets.repeats(store, run, 2)) == [1]
+    assert lock is not None
     os.close(lock)
 
 
@@ -240,7 +249,8 @@ def test_of_several_runs_the_one_that_got_furthest_counts_then_the_newest(store:
 
 def test_two_masks_are_compared_over_all_seeds_of_the_store(store: RunStore) -> None:
     a, b = finished_run(store, 0), finished_run(store, 1, 62.0, B)
-    finished_run(store, 1), finished_run(store, 7)
+    finished_run(store, 1)
+    finished_run(store, 7)
     finished_run(store, 0, 61.0, B)
     known = presets.compared(store, a, b)
     assert known is not None
