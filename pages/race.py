@@ -1,4 +1,4 @@
-"""Race: several masks with equal settings, compared during training (`?runs=a,b,...`)."""
+"""Race: the studies that compare masks; or several runs of a link, compared during training (`?runs=a,b,...`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import page, queries
+from mlae_lab.ui import page
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link, show_address
-from mlae_lab.ui.race_view import draw_race, draw_races, runs_of_link
+from mlae_lab.ui.race_view import draw_races, draw_runs, runs_of_link
 
 show_address()
 runs, missing = [], []
@@ -38,8 +38,8 @@ if runs:
             f"{'is' if len(missing) == 1 else 'are'} not in the list of runs any more, archived or deleted: this page "
             "shows the others."
         )
-    draw_race(runs)
+    draw_runs(runs)
     link("race", "All races")
 elif not names:
-    page.heading("Race", "Several runs that differ only in the mask, compared during training.")
-    draw_races(queries.runs())
+    page.heading("Race", "Masks with equal settings and seeds, compared during training.")
+    draw_races()

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from mlae_lab import cli
-from mlae_lab.cli import diversity, following, main
+from mlae_lab.cli import following, main
 from mlae_lab.core import catalog, memory
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
@@ -31,9 +31,9 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.errors import LabError
-from mlae_lab.runs import commands, paths
+from mlae_lab.runs import commands, paths, studies
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.supervisor import is_alive
 from tests.data.trees import make_vtab
 from tests.lab import printed_json
@@ -354,16 +354,16 @@ def test_ctrl_c_ends_any_command_without_a_traceback(
 def test_ctrl_c_while_runs_are_followed_prints_them_as_json(
     words: list[str], store: RunStore, no_supervisor: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(store: RunStore, run: Run) -> Run:
+    def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for module in (following, diversity):
-        monkeypatch.setattr(module, "follow", pressed)
+    monkeypatch.setattr(studies, "state", pressed)
     run = store.enqueue(FIRST_RUN, "cpu").id
     store.move(run, Status.STOPPED)
     assert main([*(run if word == "RUN" else word for word in words), "--store", str(store.folder), "--json"]) == 0
     result = printed_json(capsys)
     assert result["runs"]
+    assert result["study"] == store.studies()[0].id
     assert set(result["runs"]) <= {entry.id for entry in store.runs()}
 
 

@@ -40,7 +40,7 @@ def test_errors_and_repeats_of_two_seeds(trains_here: None, lab_store: RunStore,
     assert summary["mean"] == pytest.approx(sum(accuracies) / 2)
     assert summary["low"] <= summary["mean"] <= summary["high"]
     other = next(entry["run"] for entry in summary["seeds"] if entry["run"] != run)
-    assert lab_store.run(other).relation == "repeat"
+    assert (lab_store.run(other).relation, lab_store.run(other).source) == ("study", summary["study"])
     assert result_of(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
 
     errors = result_of(capsys, "errors", run, *store)

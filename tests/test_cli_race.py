@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +11,11 @@ import pytest
 from mlae_lab import cli
 from mlae_lab.cli import main
 from mlae_lab.cli.masks import plans_of
-from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs import race
+from mlae_lab.runs import studies, study_results
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from mlae_lab.ui.settings_code import read_settings
 from tests.data.trees import make_own
 from tests.lab import printed_json
 
@@ -50,7 +47,7 @@ def test_masks_are_patterns_with_a_kind_codes_and_files(tmp_path: Path) -> None:
     [
         (["--mask", "dense"], "a race has 1 mask: choose 2 to 8"),
         (["--mask", "dense", "--mask", "dense"], "masks 1 and 2 are the same"),
-        (["--mask", "dense", "--mask", "uniform", "--seeds", "4"], "seeds is 4: it must be a whole number from 1 to 3"),
+        (["--mask", "dense", "--mask", "uniform", "--seeds", "11"], "seeds is 11: it must be a whole number"),
         (["--mask", "dense", "--mask", "uniform", "--seconds", "5"], "set no time limit"),
         (["--mask", "dense", "--mask", "dense.mixed"], "dense has no mixed mask"),
         (["--mask", "dense", "--mask", "nonsense"], "is neither a pattern"),
@@ -83,19 +80,22 @@ def test_a_race_is_followed_to_its_end(birds: None, trains_here: None, lab_store
     assert main(words) == 0
     result = printed_json(capsys)
     assert len(result["race"]) == 4
-    assert result["link"] == f"/race?runs={','.join(result['race'])}"
+    (stored,) = lab_store.studies()
+    assert (result["study"], result["link"]) == (stored.id, f"/studies?study={stored.id}")
     assert result["epoch"] == 1
     assert result["seeds"] == [0, 1]
     assert min(row["rank"] for row in result["masks"]) == 1
     assert all(re.match("leads|level|.* behind", row["distance"]) for row in result["masks"])
     assert [row["code"] for row in result["masks"]] == TWO[1::2]
     assert {run for row in result["masks"] for run in row["runs"].values()} == set(result["race"])
-    assert ("at the end" in result["verdict"] and "2 seeds" in result["verdict"]) or "level" in result["verdict"]
+    assert "at the end" in result["verdict"]
+    assert study_results.results(lab_store, studies.state(lab_store, stored.id)).verdict in result["verdict"]
     runs = {run.id: run for run in lab_store.runs()}
     assert {run.status for run in runs.values()} == {Status.FINISHED}
-    assert {run.relation for run in runs.values()} == {"race"}
+    assert {run.relation for run in runs.values()} == {"study"}
     assert main([*words[:-1]]) == 0
     assert len(lab_store.runs()) == 4
+    assert lab_store.studies() == [stored]
     out = capsys.readouterr().out
     assert result["verdict"] in out
     assert result["link"] in out
@@ -105,14 +105,3 @@ def test_with_detach_it_prints_its_runs(birds: None, lab_store: RunStore, capsys
     assert main(["race", *TINY, *TWO, "--detach", "--store", str(lab_store.folder), "--json"]) == 0
     result = printed_json(capsys)
     assert [run.id for run in reversed(lab_store.runs())] == result["runs"]
-
-
-def test_the_command_that_a_page_shows_describes_the_same_race() -> None:
-    config = replace(FIRST_RUN, **read_settings("epochs:3,lr:0.01,seed:4,device:cpu"))
-    plans = [config.plan, dense(), pattern("random", "mixed")]
-    words = shlex.split(race.command(config, plans, 2))
-    assert words[:4] == ["python", "-m", "mlae_lab", "race"]
-    args = cli._parser().parse_args(words[3:])
-    assert plans_of(args, args.backbone) == plans
-    assert args.seeds == 2
-    assert cli.config_of(args, config.plan) == config

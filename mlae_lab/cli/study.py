@@ -283,6 +283,7 @@ def follow(
     store: RunStore,
     name: str,
     show: Callable[[argparse.Namespace, RunStore, State], int] | None = None,
+    launched: Mapping[str, Any] = {},
 ) -> int:
     """Print each run as it ends, then what the study says.
 
@@ -291,6 +292,7 @@ def follow(
         store: Of the study.
         name: Its id.
         show: Prints what it says when it is over, by default as `study show` does.
+        launched: What `--json` prints after Ctrl-C, besides the study's id.
     """
     reported: set[str] = set()
     is_reported = False
@@ -323,7 +325,7 @@ def follow(
             time.sleep(_TICK_SECONDS)
     except KeyboardInterrupt:
         print(f"\nthe study continues without this terminal: `{PROGRAM} study show {name}` shows it", flush=True)
-        return print_json({"study": name}) if args.json else 0
+        return print_json({"study": name, **launched}) if args.json else 0
     status = print_failures(store, [cell.run for cell in state.cells if cell.run is not None])
     (show or _print_results)(args, store, state)
     return status

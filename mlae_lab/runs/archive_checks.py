@@ -18,6 +18,7 @@ from mlae_lab.errors import LabError
 from mlae_lab.runs.annotations import AnnotationError, run_name, run_notes, run_tags
 from mlae_lab.runs.archive_zip import FORMAT, OLD_FORMAT, RUN, ArchiveError, Packed, short
 from mlae_lab.runs.paths import IMAGES, is_run_id
+from mlae_lab.runs.schema import OLD_RELATIONS
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 
@@ -192,6 +193,7 @@ def header_of(packed: Packed, is_foreign: bool = True) -> Header:
     if number == OLD_FORMAT:
         config = replace(config, data_label=image_labels.current(config.data_label))
         relation = "branched" if relation == "continued" else relation
+    is_of_preset = relation in OLD_RELATIONS
     run = Run(
         id=name,
         created=header["created"],
@@ -203,8 +205,8 @@ def header_of(packed: Packed, is_foreign: bool = True) -> Header:
         pid=None,
         started=header["started"],
         ended=header["ended"],
-        parent=header["parent"],
-        relation=relation,
+        parent="" if is_of_preset else header["parent"],
+        relation="" if is_of_preset else relation,
         **_annotations(header),
     )
     local: Any = header.get("here", {})

@@ -132,6 +132,10 @@ class Database:
                 for statement in statements:
                     db.execute(statement)
                 version = number
+            if 0 < old < 9:
+                from mlae_lab.runs import preset_migration  # only here: it needs what is built on this module
+
+                preset_migration.migrate(db)
             db.execute(f"PRAGMA user_version={version}")
             if old < 6:  # last: a statement that fails leaves the files as the older version knows them
                 self._rename_files()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -129,16 +129,11 @@ def is_through(run: Run, curve: Curve) -> bool:
     return bool(curve) and curve[-1][0] == run.config.evaluated_epochs[-1]
 
 
-def reusable(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
-    """For each config the run of the store that can be reused for it, else the config.
+def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
+    """For each config the runs of the store that can be reused for it, the best first.
 
     A run can be reused if it was evaluated after its last epoch, or is queued or active. Branched runs cannot.
     """
-    return [next(iter(runs), config) for runs, config in zip(candidates(store, configs), configs, strict=True)]
-
-
-def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
-    """For each config all runs that `reusable` may choose, the best first."""
     known: dict[tuple[str, str], list[Run]] = {}
     for run in store.runs():
         if run.relation != "branched":
@@ -151,6 +146,40 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
         unfinished = [r for r in runs if not r.status.is_over and r.status is not Status.STOPPING]
         by_config.append(through + unfinished)
     return by_config
+
+
+def families(
+    store: RunStore, configs: Sequence[RunConfig], curve_of: Callable[[RunStore, Run], Curve] = accuracies
+) -> list[dict[int, list[Run]]]:
+    """For each config, by seed, the runs that differ from it in the seed only, the best first.
+
+    Of several runs with one seed those that are through come first, then those on their way, then those that ended
+    after an evaluation; of equals the newest. Branched runs, and those that ended without an evaluation, are left out.
+
+    Args:
+        store: With the runs.
+        configs: Each with the device that its runs ran on.
+        curve_of: `accuracies`, or a cached version of it.
+    """
+    known: dict[tuple[str, str], list[Run]] = {}
+    for run in store.runs():  # the newest first
+        if run.relation != "branched":
+            known.setdefault((run.config.canonical("seed", "device"), run.device), []).append(run)
+    results = []
+    for config in configs:
+        ranked: dict[int, list[tuple[int, Run]]] = {}
+        for run in known.get((config.canonical("seed", "device"), devices.kind(config.device)), ()):
+            if not may_be_same_images(config, run.config):
+                continue
+            run = derived(store, run)
+            curve = curve_of(store, run)
+            if curve or not run.status.is_over:
+                rank = 0 if is_through(run, curve) else 2 if run.status.is_over else 1
+                ranked.setdefault(run.config.seed, []).append((rank, run))
+        results.append(
+            {seed: [run for _, run in sorted(ranked[seed], key=lambda entry: entry[0])] for seed in sorted(ranked)}
+        )
+    return results
 
 
 def may_be_same_images(config: RunConfig, other: RunConfig) -> bool:

@@ -23,8 +23,8 @@ from mlae_lab.core.paper_tables import MEAN, Cell, mean_of_groups, printed_table
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, seed_statistics
 from mlae_lab.core.study import Study
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import diversity
 from mlae_lab.runs.paper_studies import ROW, TABLE
+from mlae_lab.runs.similarity_results import measures
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.studies import State
 
@@ -152,7 +152,7 @@ def _measured(store: RunStore, state: State, measure: str) -> dict[str, dict[int
     values: dict[str, dict[int, float]] = {}
     for cell in state.cells:
         if cell.run is not None and cell.accuracy is not None:
-            similarity = diversity.measures(store, cell.run).get("absolute")
+            similarity = measures(store, cell.run).get("absolute")
             if similarity is not None:
                 values.setdefault(cell.arm, {})[cell.seed] = similarity
     return values

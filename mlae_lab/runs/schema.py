@@ -23,7 +23,7 @@ from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
-SCHEMA = 8
+SCHEMA = 9
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -106,6 +106,9 @@ CHANGES: tuple[tuple[str, ...], ...] = (
                     = JSON_EXTRACT(runs.config, '$.plan')), '')
             WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.method') = 'mlae' END""",
     ),
+    (),  # `preset_migration` makes studies of the runs with `OLD_RELATIONS`
 )
+# How runs of a pair, a race, repeats or a diversity experiment were related to their parent before they were studies.
+OLD_RELATIONS = ("paired", "race", "repeat", "diversity")
 # Names that version 5 gave to files in a run's folder.
 OLD_FILES = {"pulse": "heartbeat", "end.json": "exit_record.json", "untold.json": "pending_events.json"}

@@ -45,10 +45,8 @@ class Origin:
 
     Attributes:
         parent: The run from which it was launched, "" for none.
-        relation: "retry", "duplicate", "paired", "repeat", "race", "diversity", "study", "branched" or
-            "imported".
-        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "race" and "paired" a
-            mark that the runs of one launch share; for "study" its id.
+        relation: "retry", "duplicate", "study", "branched" or "imported".
+        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "study" its id.
     """
 
     parent: str = ""

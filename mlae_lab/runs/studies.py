@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlae_lab import locks
+from mlae_lab.core import catalog
 from mlae_lab.core.choice_study import awaits_sample, next_arms
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Started
 from mlae_lab.core.study import Arm, Cell, Study
 from mlae_lab.core.weight_fit import require_weights
 from mlae_lab.locations import PROGRAM
@@ -77,9 +79,7 @@ def plan(
         study: The study.
         estimate_of: `estimate.estimate`, or a cached version of it.
     """
-    cells = list(study.cells())
-    runs = _reusable(store, cells) if store else [None] * len(cells)
-    entries = tuple(zip(cells, runs, strict=True))
+    entries = tuple(reusable(store, study)) if store else tuple((cell, None) for cell in study.cells())
     missing = Counter(cell.arm for cell, run in entries if run is None)
     estimates = {arm: estimate_of(store, study.arm(arm).config) if store else None for arm in missing}
     unknown = tuple(arm for arm, known in estimates.items() if known is None or known.seconds is None)
@@ -100,9 +100,35 @@ def _total(parts: Sequence[tuple[int, float | None]]) -> float | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-def _reusable(store: RunStore, cells: Sequence[Cell]) -> list[Run | None]:
-    reusable = outcomes.reusable(store, [cell.config for cell in cells])
-    return [entry if isinstance(entry, Run) else None for entry in reusable]
+def reusable(store: RunStore, study: Study) -> list[tuple[Cell, Run | None]]:
+    """Each run of a study, seed by seed, and the run that would be reused for it, None for a new one."""
+    cells = list(study.cells())
+    return [(cell, next(iter(runs), None)) for cell, runs in zip(cells, _usable(store, cells), strict=True)]
+
+
+def _usable(store: RunStore, cells: Sequence[Cell]) -> list[list[Run]]:
+    """For each cell the runs that can be reused, the best first.
+
+    Left out are runs on other frozen weights than the newest run of the study with the same backbone: the file was
+    replaced in between, so that runs of both kinds are not comparable.
+    """
+    by_cell = outcomes.candidates(store, [cell.config for cell in cells])
+    started = {run.id: store.last(run.id, Started) for runs in by_cell for run in runs}
+    weights = {name: event.weights for name, event in started.items() if event is not None and event.weights}
+    newest: dict[tuple, Run] = {}
+    for run in (run for runs in by_cell for run in runs if run.id in weights):
+        known = newest.setdefault(_frozen(run.config), run)
+        if run.created > known.created:
+            newest[_frozen(run.config)] = run
+    return [
+        [run for run in runs if run.id not in weights or weights[run.id] == weights[newest[_frozen(run.config)].id]]
+        for runs in by_cell
+    ]
+
+
+def _frozen(config: RunConfig) -> tuple:
+    """Equal for runs that have the same frozen weights; those of a random backbone depend on the seed."""
+    return config.backbone, config.weights, None if catalog.backbone(config.backbone).trained else config.seed
 
 
 # ---------------------------------------------------------------- actions
@@ -179,9 +205,9 @@ def _start(store: RunStore, name: str) -> list[Run]:
     known = store.study_cells(name)
     rows = {run.id: run for run in store.runs()}
     chosen: list[tuple[Cell, Run | None, Run | None]] = []  # the cell, a run that needs nothing, a run to resume
-    for cell, usable in zip(cells, outcomes.candidates(store, [cell.config for cell in cells]), strict=True):
+    for cell, candidates in zip(cells, _usable(store, cells), strict=True):
         recorded = known.get((cell.arm, cell.seed), "")
-        run = next((run for run in usable if run.id == recorded), next(iter(usable), None))
+        run = next((run for run in candidates if run.id == recorded), next(iter(candidates), None))
         old = derived(store, rows[recorded]) if run is None and recorded in rows else None
         if old is not None and old.status is Status.STOPPING:
             raise StoreError(f"run {recorded} is still stopping: try again in a moment")
@@ -190,12 +216,16 @@ def _start(store: RunStore, name: str) -> list[Run]:
         chosen.append((cell, run, old if old is not None and old.status in RESUMABLE else None))
     store.halt_study(name, False)
     begun = []
+    siblings = {_files_of(cell.config): known_run for cell, run, old in reversed(chosen) if (known_run := run or old)}
     for cell, run, old in chosen:
         if run is None:
+            origin, sibling = Origin(relation=RELATION, source=name), siblings.get(_files_of(cell.config))
             if old is not None:
                 run = commands.resume(store, old.id)
+            elif sibling is not None:  # its images or weights may have been moved
+                run = commands.launch_like(store, sibling.id, cell.config, stored.owner, origin)
             else:
-                run = commands.launch(store, cell.config, stored.owner, Origin(relation=RELATION, source=name))
+                run = commands.launch(store, cell.config, stored.owner, origin)
             begun.append(run)
         if known.get((cell.arm, cell.seed)) != run.id:  # at once: what is started must be known if this is cut off
             store.set_study_cells(name, {(cell.arm, cell.seed): run.id})
@@ -203,6 +233,11 @@ def _start(store: RunStore, name: str) -> list[Run]:
         store.add_version(name, stored.study.extended(arms=arms))
         return begun + _start(store, name)
     return begun
+
+
+def _files_of(config: RunConfig) -> tuple[str, str, str, str]:
+    """Equal for runs that need the same images and frozen weights."""
+    return config.task, config.data_label, config.backbone, config.weights
 
 
 def stop(store: RunStore, name: str, now: bool = False) -> tuple[int, int]:
@@ -238,7 +273,9 @@ def _stop(store: RunStore, name: str, now: bool) -> tuple[int, int]:
     return stopped, kept
 
 
-def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ()) -> StoredStudy:
+def extend(
+    store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = (), named: Sequence[int] = ()
+) -> StoredStudy:
     """Store the next version of a study, with more seeds or arms, and start what is missing.
 
     Args:
@@ -246,6 +283,7 @@ def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ())
         name: Its id.
         seeds: How many seeds to add, the next after the highest.
         arms: Arms to add.
+        named: Seeds that the study shall have; those that it has are left out.
 
     Raises:
         ConfigError: The study would become too large, or an arm is there already.
@@ -253,7 +291,7 @@ def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ())
     with _changing(store):
         study = store.study(name).study
         first = max(study.seeds) + 1
-        longer = study.extended(range(first, first + seeds), arms)
+        longer = study.extended((*named, *range(first, first + seeds)), arms)
         if longer != study:
             store.add_version(name, longer)
         _start(store, name)
@@ -381,17 +419,25 @@ def state(
     """
     stored = store.study(name)
     rows = {run.id: run for run in (store.runs() if runs is None else runs)}
-    known = store.study_cells(name)
+    known = {cell: rows[run] for cell, run in store.study_cells(name).items() if run in rows}
+    if runs is None:
+        known = {cell: derived(store, run) for cell, run in known.items()}
+    return state_of(store, stored, known, curve_of)
+
+
+def state_of(
+    store: RunStore,
+    stored: StoredStudy,
+    known: Mapping[tuple[str, int], Run],
+    curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies,
+) -> State:
+    """The state of a study whose runs are known. known: (arm, seed) to a run with its actual status."""
     cells = []
     for seed in stored.study.seeds:
         for arm in stored.study.arms:
-            run = rows.get(known.get((arm.name, seed), ""))
-            if run is None:
-                cells.append(CellState(arm.name, seed, None))
-                continue
-            run = derived(store, run) if runs is None else run
-            curve = curve_of(store, run)
-            accuracy = curve[-1][1] if outcomes.is_through(run, curve) else None
+            run = known.get((arm.name, seed))
+            curve = curve_of(store, run) if run is not None else None
+            accuracy = curve[-1][1] if run is not None and curve and outcomes.is_through(run, curve) else None
             cells.append(CellState(arm.name, seed, run, accuracy, curve[-1] if curve else None))
     return State(stored, tuple(cells))
 

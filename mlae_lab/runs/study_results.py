@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from mlae_lab.core import catalog
-from mlae_lab.core.inference import ALPHA, Comparison, comparisons
+from mlae_lab.core.inference import ALPHA, Comparison, comparisons, half_width
 from mlae_lab.core.sanitize import spreadsheet_text
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, between, points, seed_statistics
 from mlae_lab.core.study import Arm, Study
+from mlae_lab.core.study_presets import ENOUGH_SEEDS
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import CellState, State
@@ -228,7 +229,12 @@ def _together(study: Study, arms: Sequence[ArmResult]) -> str:
     if not others:
         result = known[0]
         assert result.statistics is not None
-        return f"{result.arm.name} reaches {_mean(result.statistics)}."
+        few = (
+            f" One run does not show the variation between seeds: add seeds until there are {ENOUGH_SEEDS} or more."
+            if result.statistics.n < 2
+            else ""
+        )
+        return f"{result.arm.name} reaches {_mean(result.statistics)}.{few}"
     compared = [result for result in others if result.comparison is not None]
     if not compared:
         return f"No arm has a seed in common with {title} yet."
@@ -258,6 +264,26 @@ def _together(study: Study, arms: Sequence[ArmResult]) -> str:
     return ". ".join(sentences) + "."
 
 
+def noise(statistics: SeedStatistics | None) -> str:
+    """The difference by which a single run of other settings exceeds the seed noise.
+
+    Args:
+        statistics: Of an arm.
+
+    Returns:
+        One or two sentences; "" without a standard deviation between seeds.
+    """
+    if statistics is None or statistics.interval is None or statistics.interval[0] < 1e-9:
+        return ""
+    deviation = statistics.interval[0]
+    gap = half_width(deviation, statistics.n) * (2 * statistics.n) ** 0.5  # 95 % of gaps are smaller
+    return (
+        f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the seed "
+        f"are up to {points(gap)} points apart (95 % of such pairs). A smaller difference to a single run of another "
+        "mask is within the seed noise; paired runs can detect smaller differences."
+    )
+
+
 def _unsettled(study: Study, arms: Sequence[ArmResult], are_all: bool) -> str:
     """A sentence about arms that no test distinguishes. are_all: whether no other arm can be compared."""
     numbers = [len(result.comparison.seeds) for result in arms if result.comparison]
@@ -276,6 +302,17 @@ def _mean(statistics: SeedStatistics) -> str:
         return f"{statistics.mean:.1f} % with one seed"
     _, low, high = statistics.interval
     return f"{statistics.mean:.1f} % (95 % interval {low:.1f} to {high:.1f} %, {statistics.n} seeds)"
+
+
+def mean_and_interval(result: ArmResult) -> str:
+    """The mean of an arm with its 95 % interval, for a table or a sentence."""
+    statistics = result.statistics
+    if statistics is None:
+        return "–"
+    if statistics.interval is None:
+        return f"{statistics.mean:.1f} %"
+    _, low, high = statistics.interval
+    return f"{statistics.mean:.1f} % ({between(low, high, signed=False)})"
 
 
 def _names(results: Sequence[ArmResult], most: int = 3) -> str:

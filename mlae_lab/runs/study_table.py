@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -44,13 +45,11 @@ class StudyTable(Database):
 
     def add_study(self, study: Study, owner: str = "") -> StoredStudy:
         """Store a study, without any run. Raises StoreError if the store has `MAX_STUDIES` already."""
-        name = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        now = time.time()
+        name = new_id()
         with self._connection(write=True) as db:
             if db.execute("SELECT COUNT(*) FROM studies").fetchone()[0] >= MAX_STUDIES:
                 raise StoreError(f"the store has {MAX_STUDIES:,} studies: delete one that is not needed")
-            db.execute("INSERT INTO studies (id, created, owner) VALUES (?, ?, ?)", (name, now, owner))
-            db.execute("INSERT INTO study_versions VALUES (?, 1, ?, ?)", (name, now, json.dumps(study.to_dict())))
+            insert_study(db, name, study, time.time(), owner)
         return self.study(name)
 
     def add_version(self, name: str, study: Study) -> StoredStudy:
@@ -136,6 +135,19 @@ class StudyTable(Database):
             for run, name in db.execute("SELECT DISTINCT run, study FROM study_runs ORDER BY run, study"):
                 studies.setdefault(run, []).append(name)
         return studies
+
+
+def new_id() -> str:
+    """A random id for a study."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+def insert_study(
+    db: sqlite3.Connection, name: str, study: Study, created: float, owner: str = "", halted: bool = False
+) -> None:
+    """Insert the first version of a study, in the transaction of `db`."""
+    db.execute("INSERT INTO studies VALUES (?, ?, ?, ?)", (name, created, owner, int(halted)))
+    db.execute("INSERT INTO study_versions VALUES (?, 1, ?, ?)", (name, created, json.dumps(study.to_dict())))
 
 
 _SELECT = """SELECT studies.id, studies.created, owner, halted, version, spec FROM studies

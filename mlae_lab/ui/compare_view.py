@@ -11,17 +11,22 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig, differences
+from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.settings import setting_of
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import outcomes, pairs
+from mlae_lab.runs import outcomes, paired_curves, presets, studies, study_results
+from mlae_lab.runs.comparability import beyond_the_cells, is_one_family, unpaired_runs_because
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
+from mlae_lab.runs.presets import KnownRuns
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import sentence
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.pair_view import pair_panel, started_text
+from mlae_lab.ui.pair_view import open_study, pair_panel, started_text
+from mlae_lab.ui.race_view import study_of
 from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.run_cards import card
 from mlae_lab.ui.tables import large, table
@@ -39,40 +44,37 @@ class Comparison:
     """The current state of two runs.
 
     Attributes:
-        sides: The runs of both sides, by seed.
+        a: The reference.
+        b: The other run.
+        seeds: All seeds of both masks that the store has; None for runs that differ in more than mask and seed.
         reason: Why the two are not a pair, None if they are.
     """
 
     a: Run
     b: Run
-    sides: dict[int, tuple[Run | None, Run | None]]
+    seeds: KnownRuns | None
     reason: str | None
 
     @property
-    def runs(self) -> list[Run]:
-        """The two runs and the others of their sides."""
-        family = {run.id: run for pair in self.sides.values() for run in pair if run is not None}
-        return list({self.a.id: self.a, self.b.id: self.b, **family}.values())
+    def state(self) -> tuple[tuple[str, Status], ...]:
+        """What the page outside the fragment depends on."""
+        runs = {run.id: run.status for run in [self.a, self.b, *(self.seeds.runs if self.seeds else ())]}
+        return tuple(sorted(runs.items()))
 
     @property
     def is_live(self) -> bool:
-        return any(not run.status.is_over for run in self.runs)
-
-    @property
-    def state(self) -> tuple:
-        """What the page outside the fragment depends on."""
-        return tuple(sorted((run.id, run.status.value) for run in self.runs))
+        return any(not status.is_over for _, status in self.state)
 
 
 def load_comparison(a: str, b: str) -> Comparison:
-    """Read two runs and the others of their sides.
+    """Read two runs and the others of their masks.
 
     Raises:
         StoreError: If a run is unknown.
     """
-    run_a, run_b = queries.run(a), queries.run(b)
-    store = queries.store()
-    return Comparison(run_a, run_b, pairs.sides(store, run_a, run_b), pairs.unpaired_runs_because(store, run_a, run_b))
+    run_a, run_b, store = queries.run(a), queries.run(b), queries.store()
+    seeds = presets.compared(store, run_a, run_b, queries.curve)
+    return Comparison(run_a, run_b, seeds if seeds and seeds.runs else None, unpaired_runs_because(store, run_a, run_b))
 
 
 # ---------------------------------------------------------------- choosing
@@ -96,7 +98,7 @@ def choose(runs: Sequence[Run], role: str, against: Run | None = None) -> None:
     for run in candidates:
         group = 2
         if against is not None and run.config.badge == against.config.badge:
-            group = 0 if pairs.unpaired_runs_because(queries.store(), against, run) is None else 1
+            group = 0 if unpaired_runs_because(queries.store(), against, run) is None else 1
         if len(items[groups[group]]) < MAX_CARDS:
             title = "" if against is None else groups[group]
             items[groups[group]].append(card(run, title, f" · seed {run.config.seed}"))
@@ -143,7 +145,7 @@ def compared(a: str, b: str) -> None:
             st.rerun()  # the button below depends on the state, and finished runs need no timer
 
     panel()
-    _draw_next_seed(comparison)
+    _draw_study(comparison)
     _draw_differences(comparison)
 
 
@@ -185,30 +187,19 @@ def _draw_masks(comparison: Comparison) -> None:
 
 
 def _draw_result(comparison: Comparison) -> None:
-    a, b, store = comparison.a, comparison.b, queries.store()
-    pairs_of_runs = pairs.family(store, a, b) if comparison.sides else []
+    a, b, seeds = comparison.a, comparison.b, comparison.seeds
     epochs = max(a.config.epochs, b.config.epochs)
-    if not comparison.sides and comparison.reason is None:
-        large("There is no difference to show yet: neither run has an evaluation.")
+    if seeds is None:
+        _draw_unpaired(comparison, epochs)
         return
-    if not comparison.sides:
-        large("These two runs are not a pair.")
-        page.note(f"{_sentence(comparison.reason or '')} Their difference is therefore not that of the masks alone.")
-        apart = [name for name, value in vars(a.config.badge).items() if value != vars(b.config.badge)[name]]
-        if apart:
-            st.warning(f"They differ in {', '.join(apart)}: their accuracies are not comparable.")
-            return
-        live_plot(
-            two_curves_figure(*_curves(a, b, ()), a.config.protocol, epochs),
-            key="compare_curves",
-        )
-        return
-    difference = pairs.difference(pairs_of_runs)
+    pairs = paired_curves.pairs_of(queries.store(), seeds.state, "A", "B", queries.curve)
+    difference = paired_curves.difference(pairs)
     if comparison.reason and not difference.pairs:
         large("These two runs are not a pair.")
         page.note(f"{_sentence(comparison.reason)} Pairs with these masks will appear below.")
     else:
-        large(difference.verdict)
+        results = study_results.results(queries.store(), seeds.state, queries.seconds)
+        large(paired_curves.verdict(results, difference, "B"))
     if difference.seeds_needed:
         page.note(difference.seeds_needed)
     if comparison.reason and difference.pairs:
@@ -220,43 +211,60 @@ def _draw_result(comparison: Comparison) -> None:
             live_plot(difference_figure(difference, epochs), key="compare_difference")
         page.note(figures.difference_caption(difference))
     with right:
-        curves = _curves(a, b, pairs_of_runs)
+        curves = _curves(a, b, pairs)
         if any(curves):
             live_plot(two_curves_figure(*curves, a.config.protocol, epochs), key="compare_curves")
             page.note(
                 "A dashed, B solid"
-                + ("; the bands reach from the lowest to the highest seed." if len(pairs_of_runs) > 1 else ".")
+                + ("; the bands reach from the lowest to the highest seed." if len(pairs) > 1 else ".")
                 + " Only scheduled evaluations; the additional one of a stopped run is left out."
             )
     table(
         ("Seed", "A", "B", "A, last", "B, last", "B − A, points"),
-        [_row(comparison, seed, pairs_of_runs) for seed in sorted(comparison.sides)],
+        [_row(seeds, seed, pairs) for seed in seeds.state.stored.study.seeds],
     )
+    for run, reason in seeds.excluded:
+        page.note(f"Run {run.id}, seed {run.config.seed}, is not included: {escape(reason)}.")
+
+
+def _draw_unpaired(comparison: Comparison, epochs: int) -> None:
+    """Draw two runs of which no seed can be compared."""
+    a, b = comparison.a, comparison.b
+    if comparison.reason is None:
+        large("There is no difference to show yet: neither run has an evaluation.")
+        return
+    large("These two runs are not a pair.")
+    page.note(f"{_sentence(comparison.reason)} Their difference is therefore not that of the masks alone.")
+    apart = [name for name, value in vars(a.config.badge).items() if value != vars(b.config.badge)[name]]
+    if apart:
+        st.warning(f"They differ in {', '.join(apart)}: their accuracies are not comparable.")
+        return
+    live_plot(two_curves_figure(*_curves(a, b, ()), a.config.protocol, epochs), key="compare_curves")
 
 
 def _curves(
-    a: Run, b: Run, pairs_of_runs: Sequence[pairs.Pair]
+    a: Run, b: Run, pairs: Sequence[paired_curves.Pair]
 ) -> tuple[tuple[outcomes.Curve, ...], tuple[outcomes.Curve, ...]]:
     """The curves of both sides; of several pairs only the epochs that both runs evaluated, so that both means are
     over the same seeds."""
-    if not pairs_of_runs:
-        of_a, of_b = (outcomes.accuracies(queries.store(), run) for run in (a, b))
+    if not pairs:
+        of_a, of_b = (queries.curve(queries.store(), run) for run in (a, b))
         return (of_a,) if of_a else (), (of_b,) if of_b else ()
-    if len(pairs_of_runs) == 1:
-        return (pairs_of_runs[0].accuracy_a,), (pairs_of_runs[0].accuracy_b,)
-    shared = [{epoch for epoch, _ in pair.difference} for pair in pairs_of_runs]
+    if len(pairs) == 1:
+        return (pairs[0].accuracy_a,), (pairs[0].accuracy_b,)
+    shared = [{epoch for epoch, _ in pair.difference} for pair in pairs]
 
     def cut(curves: Sequence[outcomes.Curve]) -> tuple[outcomes.Curve, ...]:
         return tuple(
             tuple(point for point in curve if point[0] in epochs) for curve, epochs in zip(curves, shared, strict=True)
         )
 
-    return cut([pair.accuracy_a for pair in pairs_of_runs]), cut([pair.accuracy_b for pair in pairs_of_runs])
+    return cut([pair.accuracy_a for pair in pairs]), cut([pair.accuracy_b for pair in pairs])
 
 
-def _row(comparison: Comparison, seed: int, pairs_of_runs: Sequence[pairs.Pair]) -> tuple[str, ...]:
-    runs = comparison.sides[seed]
-    pair = next((pair for pair in pairs_of_runs if pair.seed == seed), None)
+def _row(seeds: KnownRuns, seed: int, pairs: Sequence[paired_curves.Pair]) -> tuple[str, ...]:
+    runs = [seeds.run(arm, seed) for arm in ("A", "B")]
+    pair = next((pair for pair in pairs if pair.seed == seed), None)
     cells = [str(seed)]
     cells += ["–" if run is None else f"{run.id} {page.status_word(run.status)}" for run in runs]
     if pair is None or not pair.difference:
@@ -267,22 +275,23 @@ def _row(comparison: Comparison, seed: int, pairs_of_runs: Sequence[pairs.Pair])
         *cells,
         f"{dict(pair.accuracy_a)[epoch]:.1f} %{note}",
         f"{dict(pair.accuracy_b)[epoch]:.1f} %{note}",
-        pairs.points(value, signed=True),
+        points(value, signed=True),
     )
 
 
-def _draw_next_seed(comparison: Comparison) -> None:
-    """Draw the button that starts the same pair with the next seed."""
-    if not comparison.sides and comparison.reason:
+def _draw_study(comparison: Comparison) -> None:
+    """Draw a link to the study of the two runs, and the button that starts one of their masks with the next seed."""
+    a, b = comparison.a, comparison.b
+    if name := study_of([a.id, b.id]):
+        link("studies", "Open the study of these runs", study=name)
+    if not is_one_family(a, b):
         return
     try:
-        base, plan, seeds = pairs.following(queries.store(), comparison.a, comparison.b)
-        todo = pairs.wanted(queries.store(), base.id, plan, seeds)[-2:]
-        lacking = missing(base.config)
+        study = presets.pair_with_seeds(queries.store(), a, b, comparison.seeds)
+        lacking = missing(a.config)
         if st.button("Run this pair with another seed", key="compare_next", disabled=lacking is not None):
-            pairs.launch_pair(queries.store(), base.id, plan, seeds, visitor.current())
-            st.rerun()
-        page.note(lacking or started_text(todo))
+            open_study(study)
+        page.note(lacking or f"As a study: {started_text(studies.reusable(queries.store(), study))}")
     except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))
 
@@ -303,7 +312,7 @@ def _draw_differences(comparison: Comparison) -> None:
         ],
     )
     if comparison.a.config.has_mask and comparison.b.config.has_mask:
-        for text in pairs.beyond_the_cells(comparison.a.config.plan, comparison.b.config.plan):
+        for text in beyond_the_cells(comparison.a.config.plan, comparison.b.config.plan):
             page.note(_sentence(text))
 
 

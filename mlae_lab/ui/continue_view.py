@@ -8,48 +8,41 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import MAX_EPOCHS
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs import commands, pairs
+from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.navigation import go, link
 
+_MAX_STUDIES = 4
 _RELATIONS = {
     "retry": "Retry of {}",
     "duplicate": "Duplicate of {}",
-    "paired": "Paired with {}, with another mask or seed",
-    "repeat": "Repetition of {} with another seed",
-    "race": "Part of a race",
-    "diversity": "Part of the experiment of {}",
     "study": "Part of study {1}",
     "branched": "Branched from {}, checkpoint {}",
     "imported": "Imported",
 }
-_FIRST_RUNS = {"paired": "Part of a pair", "diversity": "First run of a diversity experiment"}  # they have no parent
 
 
 def origin(run: Run) -> str:
     """Where a run comes from, as a sentence; "" for a run that was started alone."""
     if not run.relation:
         return ""
-    if not run.parent and run.relation in _FIRST_RUNS:
-        return f"{_FIRST_RUNS[run.relation]}."
     parent = f"run {run.parent}" if run.parent else "a run of another store"
     return f"{_RELATIONS[run.relation].format(parent, run.source or '–')}."
 
 
 def lineage(run: Run) -> None:
-    """Links to the parent of a run and to its children."""
+    """Links to the parent of a run, to the studies that it belongs to and to its children."""
     if text := origin(run):
         page.note(text)
     children = [child for child in queries.runs() if child.parent == run.id]
     with st.container(horizontal=True, gap="medium"):
         if run.parent:
             link("train", f"Open run {run.parent}", run=run.parent)
-            parent = next((other for other in queries.runs() if other.id == run.parent), None)
-            if run.relation == "paired" and parent and pairs.is_paired(parent.config, run.config):
-                link("compare", "Compare the two", a=run.parent, b=run.id)
+        for name in queries.store().studies_of(run.id)[:_MAX_STUDIES]:
+            link("studies", "Open its study" if name == run.source else f"Open study {name}", study=name)
         for child in children[:6]:
             link("train", f"{child.relation.capitalize()}: run {child.id}", run=child.id)
 

@@ -1,6 +1,6 @@
 """The launch: the estimated time, the changes since the last run, and three ways to start.
 
-These are: this mask alone, a comparison with another mask, or a race of several masks.
+These are: this mask alone, or a study: a comparison with another mask, or a race of several masks.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, study_presets
 from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.difference import plan_difference
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import setting_of
+from mlae_lab.core.study import Study
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
-from mlae_lab.runs import pairs, race
+from mlae_lab.runs import studies
+from mlae_lab.runs.comparability import beyond_the_cells, unpaired_because
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.estimate import Estimate, estimated_memory, memory_warning
 from mlae_lab.runs.store import Run
@@ -29,7 +31,7 @@ from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.choice_view import draw_choose_link
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.navigation import go
-from mlae_lab.ui.pair_view import other_masks, started_text
+from mlae_lab.ui.pair_view import MAX_SEEDS, open_study, other_masks, started_text
 from mlae_lab.ui.task_view import census_notes
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -143,7 +145,7 @@ def since(last: Run, config: RunConfig) -> str:
     text = f"Compared with {what}: {'; '.join(parts)}."
     return (
         f"{text} The two runs would be a pair."
-        if have_masks and pairs.unpaired_because(last_config, config) is None
+        if have_masks and unpaired_because(last_config, config) is None
         else text
     )
 
@@ -151,7 +153,7 @@ def since(last: Run, config: RunConfig) -> str:
 def _plan_changes(before: MaskPlan, after: MaskPlan) -> str:
     names = "the last run", "this one"
     counts = plan_difference(before, after).summary(*names)
-    return "; ".join([f"{counts[:1].lower()}{counts[1:]}", *pairs.beyond_the_cells(before, after, *names)])
+    return "; ".join([f"{counts[:1].lower()}{counts[1:]}", *beyond_the_cells(before, after, *names)])
 
 
 # ---------------------------------------------------------------- a comparison
@@ -165,15 +167,15 @@ def _pair(config: RunConfig, estimate: Estimate) -> str:
     if picked and picked != chosen:
         st.session_state["launch_against"] = picked
         st.rerun()
-    masks = [config.plan, plans[chosen][1]]
+    plan = plans[chosen][1]
     seeds = _seeds("launch_pair_seeds")
-    todo = race.wanted(queries.store(), config, masks, seeds)
+    probe = st.checkbox("Train the linear probe, too", key="launch_pair_probe")
+    known = _saved(plans)
+    study = study_presets.pair(config, plan, seeds, probe, known)
     if st.button("Start the pair", type="primary", key="launch_pair"):
-        runs = race.launch(queries.store(), _located(config), masks, seeds, visitor.current(), "paired")
-        queries.refresh()
-        go("compare", a=runs[0].id, b=runs[1].id)
-    page.note(f"This mask compared with “{escape(plans[chosen][0])}”. {_together(config, todo, estimate)}")
-    return race.command(config, masks, seeds)
+        open_study(study_presets.pair(_located(config), plan, seeds, probe, known))
+    page.note(f"This mask compared with “{escape(plans[chosen][0])}”. {_together(study, estimate)}")
+    return study_presets.race_command(config, [config.plan, plan], seeds)
 
 
 # ---------------------------------------------------------------- a race
@@ -191,13 +193,12 @@ def _race(config: RunConfig, estimate: Estimate) -> str:
     if len(masks) < 2:
         page.note("Choose at least one mask above to race against yours.")
         return config.command()
-    todo = race.wanted(queries.store(), config, masks, seeds)
+    known = _saved(plans)
+    study = study_presets.race(config, masks, seeds, known)
     if st.button(f"Start the race of {len(masks)} masks", type="primary", key="launch_race"):
-        runs = race.launch(queries.store(), _located(config), masks, seeds, visitor.current())
-        queries.refresh()
-        go("race", runs=",".join(run.id for run in runs))
-    page.note(f"This mask and {_listed([plans[name][0] for name in kept])}. {_together(config, todo, estimate)}")
-    return race.command(config, masks, seeds)
+        open_study(study_presets.race(_located(config), masks, seeds, known))
+    page.note(f"This mask and {_listed([plans[name][0] for name in kept])}. {_together(study, estimate)}")
+    return study_presets.race_command(config, masks, seeds)
 
 
 # ---------------------------------------------------------------- pieces
@@ -220,6 +221,11 @@ def _other_plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
             seen.add(plan)
             plans[name] = (title, plan)
     return plans
+
+
+def _saved(plans: dict[str, tuple[str, MaskPlan]]) -> dict[MaskPlan, str]:
+    """The names of the saved masks among those that are offered."""
+    return {plan: title for name, (title, plan) in plans.items() if name.startswith("saved.")}
 
 
 def _fitting(plan: MaskPlan, config: RunConfig) -> MaskPlan:
@@ -248,7 +254,7 @@ def _cards(plans: dict[str, tuple[str, MaskPlan]], chosen: Sequence[str], key: s
 def _seeds(key: str) -> int:
     seeds = st.segmented_control(
         "Seeds",
-        range(1, race.MAX_SEEDS + 1),
+        range(1, MAX_SEEDS + 1),
         default=1,
         required=True,
         key=key,
@@ -257,17 +263,18 @@ def _seeds(key: str) -> int:
     return int(seeds)
 
 
-def _together(config: RunConfig, todo: Sequence[Run | RunConfig], estimate: Estimate) -> str:
+def _together(study: Study, estimate: Estimate) -> str:
     """What starts, and its estimated time."""
-    new = sum(isinstance(entry, RunConfig) for entry in todo)
-    if not catalog.task(config.task).bundled:  # the label of the images is known after the census
+    entries = studies.reusable(queries.store(), study)
+    new = sum(run is None for _, run in entries)
+    if not catalog.task(study.arms[0].config.task).bundled:  # the label of the images is known after the census
         return f"At most {new} runs start; existing runs on the same images are reused."
     took = (
         f" About {page.seconds_text(new * estimate.seconds)} in all, one after the other."
         if new and estimate.seconds
         else ""
     )
-    return started_text(todo) + took
+    return started_text(entries) + took
 
 
 def _listed(titles: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import pairs
+from mlae_lab.runs.comparability import beyond_the_cells
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import MAX_NAME, SavedPlan
 from mlae_lab.ui import draft, figures, page, queries, run_actions, visitor
@@ -212,7 +212,7 @@ def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
         other = others.get(against, draft.current().plan)
         live_plot(figures.mask_difference_figure(other, plan), key="library_difference")
         page.note(f"A is {escape(against)}, B is {escape(entry.name)}. {figures.MASK_KEY}")
-        for text in pairs.beyond_the_cells(other, plan):
+        for text in beyond_the_cells(other, plan):
             page.note(sentence(text))
 
 

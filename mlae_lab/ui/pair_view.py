@@ -1,4 +1,4 @@
-"""Start a pair: the same run with another mask, for one seed or several."""
+"""Start a pair: the same run with another mask, for one seed or several, as a study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import fitted, paper_patterns
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs import pairs
+from mlae_lab.core.study import Cell, Study
+from mlae_lab.core.study_presets import ENOUGH_SEEDS
+from mlae_lab.runs import presets, studies
+from mlae_lab.runs.comparability import beyond_the_cells
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, queries, visitor
@@ -28,7 +31,7 @@ SHARED = (
 
 
 def pair_panel(run: Run) -> None:
-    """Draw the choice of another mask for a run and the button that starts the pair and opens its comparison."""
+    """Draw the choice of another mask for a run and the button that starts the pair and opens its study."""
     plans = other_masks(run.config, draft.current().plan)
     chosen = _choice(run, plans)
     left, right = st.columns([1, 3], vertical_alignment="bottom")
@@ -36,23 +39,32 @@ def pair_panel(run: Run) -> None:
         "Seeds",
         1,
         MAX_SEEDS,
-        pairs.ENOUGH_SEEDS,
+        ENOUGH_SEEDS,
         key=f"pair_seeds_{run.id}",
         help="A single pair is no evidence: three seeds or more show how much the seed alone changes the result.",
     )
+    probe = st.checkbox(
+        "Train the linear probe, too", key=f"pair_probe_{run.id}", help="What the frozen features give without experts."
+    )
     try:
-        todo = pairs.wanted(queries.store(), run.id, plans[chosen][1], int(seeds))
+        study = presets.pair(queries.store(), run, plans[chosen][1], int(seeds), probe)
         lacking = missing(run.config)
         if right.button("Start the pair", key=f"pair_start_{run.id}", type="primary", disabled=lacking is not None):
-            runs = pairs.launch_pair(queries.store(), run.id, plans[chosen][1], int(seeds), visitor.current())
-            go("compare", a=runs[0].id, b=runs[1].id)
-        page.note(f"{SHARED} {started_text(todo)}")
+            open_study(study)
+        page.note(f"{SHARED} {started_text(studies.reusable(queries.store(), study))}")
         if lacking:
             st.warning(lacking)
-        for text in pairs.beyond_the_cells(run.config.plan, plans[chosen][1]):
+        for text in beyond_the_cells(run.config.plan, plans[chosen][1]):
             page.note(f"In addition to the cells, {text}.")
     except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))
+
+
+def open_study(study: Study) -> None:
+    """Start what a study lacks and open its page. Raises as `presets.launch`."""
+    name = presets.launch(queries.store(), study, visitor.current()).id
+    queries.refresh()
+    go("studies", study=name)
 
 
 def _choice(run: Run, plans: dict[str, tuple[str, MaskPlan]]) -> str:
@@ -101,14 +113,14 @@ def other_masks(config: RunConfig, canvas: MaskPlan) -> dict[str, tuple[str, Mas
     return {name: (title, plan) for name, (title, plan) in masks.items() if plan != run_plan}
 
 
-def started_text(todo: Sequence[Run | RunConfig]) -> str:
-    """One sentence about which runs of a `pairs.wanted` would start."""
-    new = [entry for entry in todo if isinstance(entry, RunConfig)]
+def started_text(entries: Sequence[tuple[Cell, Run | None]]) -> str:
+    """One sentence about which runs of a study would start. entries: as `studies.reusable` returns them."""
+    new = [cell for cell, run in entries if run is None]
     if not new:
         return "All of these runs exist already: nothing new starts."
-    seeds = sorted({entry.seed for entry in new})
-    existing = len(todo) - len(new)
+    seeds = sorted({cell.seed for cell in new})
+    existing = len(entries) - len(new)
     return (
         f"{'One run starts' if len(new) == 1 else f'{len(new)} runs start'}, with seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}" + (f"; {existing} of {len(todo)} exist already." if existing else ".")
+        f"{', '.join(map(str, seeds))}" + (f"; {existing} of {len(entries)} exist already." if existing else ".")
     )

@@ -1,9 +1,8 @@
-"""A race: every mask as a small multiple with its rank, the leader, and whether its lead exceeds the noise."""
+"""A race: every mask of a study as a small multiple with its rank, and who leads."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from html import escape
 
@@ -11,23 +10,25 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
-from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.study_presets import MAX_MASKS, MAX_SEEDS, compared_masks
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import race
-from mlae_lab.runs.error_messages import EXPECTED_ERRORS
+from mlae_lab.runs import presets, standings
+from mlae_lab.runs.comparability import unequal_because
 from mlae_lab.runs.paths import is_run_id
-from mlae_lab.runs.race import Lane, Race
+from mlae_lab.runs.standings import Lane, Race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import page, queries, run_actions, visitor
+from mlae_lab.runs.study_table import StoredStudy
+from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
+from mlae_lab.ui.study_queries import load, stored_studies
 from mlae_lab.ui.thumbnails import mask_image
 
 REFRESH_SECONDS = 1.5
-MAX_RUNS = race.MAX_MASKS * race.MAX_SEEDS
+MAX_RUNS = MAX_MASKS * MAX_SEEDS
 MAX_LISTED = 12
 _SHARED_SECONDS = 0.5
 _STYLE = """<style>
@@ -35,11 +36,7 @@ _STYLE = """<style>
   display: grid !important; grid-template-columns: repeat(auto-fill, minmax(min(100%, 262px), 1fr));
   gap: 1.4rem 1.6rem; align-items: start;
 }
-.race-verdict {
-  font-size: 1.5rem; font-weight: 620; line-height: 1.3; margin: .7rem 0 .2rem; max-width: 62ch;
-  letter-spacing: -0.01em; min-height: 3.9rem;
-}
-.race-doubt { font-size: 1rem; line-height: 1.5; margin: 0 0 .4rem; max-width: 84ch; min-height: 3rem; }
+.race-headline { font-size: 1.16rem; font-weight: 620; line-height: 1.4; margin: .2rem 0 .6rem; max-width: 72ch; }
 .race-lane {
   display: grid; grid-template-columns: 56px 1fr; gap: 12px; line-height: 1.35; min-height: 5.7rem; align-items: start;
 }
@@ -57,7 +54,67 @@ _STYLE = """<style>
 _figure = lru_cache(maxsize=256)(lane_figure)  # made once for each state of a race, for all viewers
 
 
-# ---------------------------------------------------------------- queries
+# ---------------------------------------------------------------- one race
+
+
+def draw_lanes(current: Race, hidden: Collection[str] = ()) -> None:
+    """Draw who leads, and each mask with its rank and its curve.
+
+    Args:
+        current: The state of the race.
+        hidden: Names of masks that are left out.
+    """
+    st.html(_STYLE)
+    text = " ".join(filter(None, [current.headline, current.missing]))
+    st.html(f'<p class="race-headline" role="status">{escape(text)}</p>')
+    by_lane = {entry.lane: entry for entry in current.standings}
+    with st.container(key="race_lanes"):
+        for number, lane in enumerate(current.lanes):
+            if lane.name in hidden:
+                continue
+            with st.container(key=f"race_lane_{number}"):
+                entry = by_lane.get(number)
+                rank = f"{_ordinal(entry.rank)}, {entry.accuracy:.1f} %" if entry else "no rank yet"
+                when = "" if current.is_through else f" after epoch {current.epoch}"
+                description = f"{current.distance(entry)}{when}" if entry else ""
+                st.html(
+                    f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
+                    f'<p class="rank">{rank}</p><p>{description or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
+                )
+                if lane.curves:
+                    live_plot(_figure(current, number), key=f"race_plot_{number}")
+    if current.epoch is not None:
+        seeds = f"seed{'s' if len(current.seeds) > 1 else ''} {', '.join(map(str, current.seeds))}"
+        page.note(
+            f"Ranked by the mean accuracy after epoch {current.epoch}, {seeds}. Thin lines: seeds; thick line: their "
+            "mean; dashed line: the leader. All runs share everything but the mask: settings, batches, the initial "
+            "head and the random numbers of the masks. Filled cells: an expert exists, paler the more often it is "
+            "dropped."
+        )
+
+
+def _seeds(lane: Lane) -> str:
+    """The status of each run of a mask as HTML, grouped by status."""
+    seeds_by_status: dict[str, list[int]] = {}
+    for seed, run in sorted(lane.runs.items()):
+        seeds_by_status.setdefault(_status(run), []).append(seed)
+    return " · ".join(
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} {status}"
+        for status, seeds in seeds_by_status.items()
+    )
+
+
+def _status(run: Run) -> str:
+    if run.status is Status.RUNNING and (step := queries.store().last(run.id, TrainStep)):
+        return f'<span class="lab-status live">epoch {step.epoch} of {run.config.epochs}</span>'
+    return page.status_word(run.status)
+
+
+def _ordinal(rank: int) -> str:
+    return f"{rank}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(rank, 'th') }"
+
+
+# ---------------------------------------------------------------- a link with runs
 
 
 def runs_of_link(text: str) -> tuple[list[Run], list[str]]:
@@ -82,30 +139,42 @@ def runs_of_link(text: str) -> tuple[list[Run], list[str]]:
     return runs, missing
 
 
-_loaded: dict[tuple, tuple[float, Race]] = {}
+def draw_runs(runs: Sequence[Run]) -> None:
+    """Draw the race that runs of a link make, and a link to their study if they are of one."""
+    if why := unequal_because(queries.store(), runs):
+        st.warning(plain(sentence(f"these runs are not a race: {why}")))
+        for run in runs:
+            link("train", f"Run {run.id}, {run.config.what}, seed {run.config.seed}", run=run.id)
+        return
+    ids = [run.id for run in runs]
+    if name := study_of(ids):
+        link("studies", "Open the study of these runs", study=name)
+    statuses = tuple(run.status for run in runs)
 
+    @st.fragment(run_every=REFRESH_SECONDS if any(not run.status.is_over for run in runs) else None)
+    def panel() -> None:
+        try:
+            current = [queries.run(name) for name in ids]
+            race = queries.shared(("race", *ids), lambda: _race(current), _SHARED_SECONDS)
+        except StoreError:  # deleted meanwhile
+            st.rerun()
+        draw_lanes(race)
+        if tuple(run.status for run in current) != statuses:
+            st.rerun()  # a finished race needs no timer
 
-def load_race(runs: Sequence[Run], names: dict[MaskPlan, str]) -> Race:
-    """The state of a race, read at most twice a second for all viewers.
-
-    Raises:
-        StoreError: If the runs are not a race.
-    """
-    key = (queries.store().folder, tuple((run.id, run.status, run.attempt) for run in runs), tuple(names.values()))
-    now = time.monotonic()
-    entry = _loaded.get(key)
-    if entry is None or now - entry[0] >= _SHARED_SECONDS:
-        if len(_loaded) > 100:
-            _loaded.clear()
-        entry = _loaded[key] = (now, _interned(race.race(queries.store(), runs, queries.curve, names)))
-    return entry[1]
+    panel()
+    with st.expander("The runs of this race"), st.container(horizontal=True, gap="small"):
+        for run in runs:
+            link("train", f"Run {run.id}, {run.config.what}, seed {run.config.seed}", run=run.id)
 
 
 _races: dict[tuple, Race] = {}
 
 
-def _interned(latest: Race) -> Race:
-    """The same object for equal states, so that its figures are made once."""
+def _race(runs: Sequence[Run]) -> Race:
+    """The race of these runs; the same object for equal states, so that its figures are made once."""
+    latest = standings.race(queries.store(), presets.of_runs(queries.store(), runs, queries.curve), queries.curve)
+    assert latest is not None  # `unequal_because` requires several masks
     key = tuple(
         (lane.plan, lane.name, tuple(sorted(lane.curves.items())), tuple((r.id, r.status) for r in lane.runs.values()))
         for lane in latest.lanes
@@ -115,147 +184,40 @@ def _interned(latest: Race) -> Race:
     return _races.setdefault(key, latest)
 
 
-# ---------------------------------------------------------------- drawing
+def study_of(runs: Sequence[str]) -> str | None:
+    """The id of a study that all these runs belong to, None without one."""
+    shared = set.intersection(*(set(queries.store().studies_of(run)) for run in runs))
+    return next(iter(sorted(shared)), None)
 
 
-def draw_race(runs: Sequence[Run]) -> None:
-    """Draw a race, given the runs of its address."""
+# ---------------------------------------------------------------- all races
+
+
+def draw_races() -> None:
+    """Draw links to the studies that compare masks, or if there are none, what a race is."""
     st.html(_STYLE)
-    known = _saved_names()
-    try:
-        first = load_race(runs, known)
-    except StoreError as error:
-        st.warning(plain(sentence(error)))
-        _draw_run_links(runs)
-        return
-    live = any(not run.status.is_over for run in runs)
-    run_actions.show_error()
-    with st.container(horizontal=True, gap="small"):
-        run_actions.stop_all(runs, "race", "Stop the race")
-    ids = [run.id for run in runs]
-    statuses = tuple(run.status for run in runs)
-
-    @st.fragment(run_every=REFRESH_SECONDS if live else None)
-    def panel() -> None:
-        try:
-            current = [queries.run(name) for name in ids]
-            _draw(load_race(current, known))
-        except StoreError:  # deleted meanwhile
-            st.rerun()
-        if tuple(run.status for run in current) != statuses:
-            st.rerun()  # the list below depends on it, and a finished race needs no timer
-
-    panel()
-    _draw_links(first)
-
-
-def _draw(current: Race) -> None:
-    st.html(
-        f'<div role="status"><p class="race-verdict">{escape(current.headline)}</p>'
-        f'<p class="race-doubt">{escape(current.doubt) or "&nbsp;"}</p></div>'
-    )
-    standings = {entry.lane: entry for entry in current.standings}
-    with st.container(key="race_lanes"):
-        for number, lane in enumerate(current.lanes):
-            with st.container(key=f"race_lane_{number}"):
-                entry = standings.get(number)
-                rank = f"{_ordinal(entry.rank)}, {entry.accuracy:.1f} %" if entry else "no rank yet"
-                when = "" if current.is_through else f" after epoch {current.epoch}"
-                description = f"{current.distance(entry)}{when}" if entry else ""
-                st.html(
-                    f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
-                    f'<p class="rank">{rank}</p><p>{description or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
-                )
-                if lane.curves:
-                    live_plot(_figure(current, number), key=f"race_plot_{number}")
-    if current.epoch is not None:
-        seeds = f"seed{'s' if len(current.seeds) > 1 else ''} {', '.join(map(str, current.seeds))}"
-        page.note(
-            f"Ranked by the mean accuracy after epoch {current.epoch}, {seeds}. Thin lines: seeds; thick line: their "
-            "mean; dashed line: the leader. All runs share everything but the mask: settings, batches, the initial "
-            "head and the random numbers of the masks."
-        )
-
-
-def _seeds(lane: Lane) -> str:
-    """The status of each run of a mask as HTML, grouped by status."""
-    seeds_by_status: dict[str, list[int]] = {}
-    for seed, run in sorted(lane.runs.items()):
-        seeds_by_status.setdefault(_status(run), []).append(seed)
-    return " · ".join(
-        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))} {status}"
-        for status, seeds in seeds_by_status.items()
-    )
-
-
-def _status(run: Run) -> str:
-    if run.status is Status.RUNNING and (step := queries.store().last(run.id, TrainStep)):
-        return f'<span class="lab-status live">epoch {step.epoch} of {run.config.epochs}</span>'
-    return page.status_word(run.status)
-
-
-def _draw_links(current: Race) -> None:
-    config = next(iter(current.lanes[0].runs.values())).config
-    if len(current.lanes) == 2:
-        a, b = (next(iter(lane.runs.values())) for lane in current.lanes)
-        link("compare", "Compare the two runs", a=a.id, b=b.id)
-    with st.expander("The runs of this race"):
-        for lane in current.lanes:
-            with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-                st.html(f"<b>{escape(lane.name)}</b>")
-                for seed, run in sorted(lane.runs.items()):
-                    link("train", f"seed {seed}", run=run.id)
-    with st.expander("Equivalent command"):
-        seeds = sorted({seed for lane in current.lanes for seed in lane.runs})
-        plans = [lane.plan for lane in current.lanes]
-        if seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) <= race.MAX_SEEDS:
-            first = next((lane.runs[seeds[0]].config for lane in current.lanes if seeds[0] in lane.runs), config)
-            page.command(race.command(first, plans, len(seeds)))
-        else:
-            page.note("The seeds are not consecutive: no single command starts all of them.")
-
-
-def draw_races(runs: Sequence[Run]) -> None:
-    """Draw links to the races of the store, or if there are none, what a race is."""
-    st.html(_STYLE)
-    races = race.races(runs)
+    races = [(stored, arms) for stored in stored_studies() if (arms := compared_masks(stored.study))]
     if not races:
         page.section("No race yet")
         page.note(
-            "A race trains up to eight masks with the same task, settings and seeds. This page compares them during "
-            "training: which one leads, and whether its lead exceeds the noise of the seed."
+            "A race is a study of up to eight masks with the same task, settings and seeds. Its page compares them "
+            "during training: which one leads, and in the end whether a difference exceeds the noise of the seed."
         )
         link("train", "Set up a race")
         return
-    page.section("Races")
-    names = _saved_names()
-    for entry in races[:MAX_LISTED]:
-        plans = list(dict.fromkeys(run.config.plan for run in entry))[: race.MAX_MASKS]
-        shown = [run for run in entry if run.config.plan in plans][:MAX_RUNS]
-        seeds = counted(len({run.config.seed for run in shown}), "seed")
-        over = sum(run.status.is_over for run in shown)
-        images = "".join(f'<img src="{mask_image(plan)}" alt="">' for plan in plans)
-        title = escape(catalog.task(shown[0].config.task).title)
-        st.html(
-            f'<div class="race-row">{images}<div class="lab-choice"><b>{title}, {len(plans)} masks</b><span>{over} of '
-            f"{len(shown)} runs have ended · {seeds} · started by "
-            f"{escape(visitor.name_of(shown[-1].owner))}</span></div></div>"
-        )
-        link("race", "Open: " + " · ".join(race.names(plans, names)), runs=",".join(run.id for run in shown))
+    page.section("Studies that compare masks")
+    for stored, arms in races[:MAX_LISTED]:
+        _draw_row(stored, "".join(f'<img src="{mask_image(arm.config.plan)}" alt="">' for arm in arms), len(arms))
+        link("studies", "Open: " + " · ".join(arm.name for arm in arms), study=stored.id)
+    if len(races) > MAX_LISTED:
+        link("studies", f"All studies: {len(races) - MAX_LISTED} more compare masks")
 
 
-def _draw_run_links(runs: Sequence[Run]) -> None:
-    for run in runs:
-        link("train", f"Run {run.id}, {run.config.what}, seed {run.config.seed}", run=run.id)
-
-
-def _saved_names() -> dict[MaskPlan, str]:
-    """The names of the saved masks."""
-    try:
-        return {entry.plan: entry.name for entry in reversed(queries.store().plans())}
-    except EXPECTED_ERRORS:
-        return {}
-
-
-def _ordinal(rank: int) -> str:
-    return f"{rank}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(rank, 'th') }"
+def _draw_row(stored: StoredStudy, images: str, masks: int) -> None:
+    state = load(stored.id, 5.0).state
+    title = escape(catalog.task(stored.study.arms[0].config.task).title)
+    st.html(
+        f'<div class="race-row">{images}<div class="lab-choice"><b>{title}, {masks} masks</b><span>{state.done} of '
+        f"{len(state.cells)} runs are done · {counted(len(stored.study.seeds), 'seed')} · started by "
+        f"{escape(visitor.name_of(stored.owner))}</span></div></div>"
+    )

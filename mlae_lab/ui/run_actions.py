@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import tempfile
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import streamlit as st
@@ -16,7 +16,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.network import is_public
-from mlae_lab.runs import archive_file, commands, race
+from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import SavedPlan
 from mlae_lab.runs.owners import terminal_owner
@@ -232,29 +232,6 @@ def confirmed_button(
     return is_confirmed
 
 
-def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
-    """Draw one button that stops several runs; nothing if all are over.
-
-    Args:
-        runs: The runs.
-        key: Unique on the page.
-        label: Of the button.
-    """
-    active = [run for run in runs if not run.status.is_over]
-    if not active:
-        return
-    others = next((run for run in active if not needs_no_confirmation(run)), None)
-    _button(
-        others or active[0],
-        key,
-        label,
-        lambda: race.stop(queries.store(), [queries.store().run(run.id) for run in active]),
-        "Cancels queued runs; active runs finish their step and save adapter and checkpoint.",
-        subject="A run of this race" if others and len(active) > 1 else "This run",
-        mark="-".join(run.id for run in runs),  # unchanged when a run ends, else a click would be lost
-    )
-
-
 def _button(
     run: Run | archive_file.Archived,
     key: str,
@@ -262,7 +239,6 @@ def _button(
     do: Callable[[], object],
     help: str | None = None,
     confirm: bool = True,
-    subject: str = "This run",
     mark: str = "",
     question: str = "",
 ) -> None:
@@ -275,13 +251,12 @@ def _button(
         do: The action.
         help: Of the button.
         confirm: Whether to ask if the run belongs to another person.
-        subject: What belongs to the other person.
         mark: What the button is for, "" for the run.
         question: Asked of everyone, "" for none.
     """
     mark = mark or run.id
     if confirm and not needs_no_confirmation(run):
-        question = f"{subject} belongs to {plain(visitor.name_of(run.owner))}. {question}".rstrip()
+        question = f"This run belongs to {plain(visitor.name_of(run.owner))}. {question}".rstrip()
     if not confirmed_button(label, f"{key}_{label.lower().replace(' ', '_')}_{mark}", question, help):
         return
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from mlae_lab.runs import choosing, estimate, studies, study_results
+from mlae_lab.runs import choosing, estimate, standings, studies, study_results
+from mlae_lab.runs.standings import Race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.studies import State
 from mlae_lab.runs.study_results import Results
@@ -27,6 +29,11 @@ class LoadedStudy:
     state: State
     results: Results
     _figures: dict[tuple[frozenset[str], str], list[StudyFigure]] = field(default_factory=dict)
+
+    @cached_property
+    def race(self) -> Race | None:
+        """How its masks stand; None if it does not compare masks."""
+        return standings.race(queries.store(), self.state, queries.curve)
 
     @property
     def stored(self) -> StoredStudy:

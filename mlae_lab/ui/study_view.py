@@ -19,21 +19,20 @@ from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import choosing, studies, study_results
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
-from mlae_lab.runs.study_results import Results, of_task
+from mlae_lab.runs.study_results import Results
 from mlae_lab.ui import page, queries, visitor
-from mlae_lab.ui.arms_table import arms_table, hidden_arms, ordered
+from mlae_lab.ui.arms_table import arms_table, hidden_arms
 from mlae_lab.ui.choice_view import draw_choice
-from mlae_lab.ui.figures.studies import mean_of
 from mlae_lab.ui.figures.study_report import study_report
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.run_actions import confirmed_button, needs_no_confirmation
+from mlae_lab.ui.similarity_view import draw_similarity
+from mlae_lab.ui.study_masks import draw_masks
 from mlae_lab.ui.study_queries import LoadedStudy, choice_report, load, time_left
-from mlae_lab.ui.thumbnails import mask_image
 
 REFRESH_SECONDS = 2.0
-MAX_MASKS = 24  # shown as thumbnails
 _MOST_SEEDS = 10  # proposed limit of "add seeds until it is settled"
 _ERROR, _NOTE = "study_error", "study_note"
 STYLE = """<style>
@@ -49,10 +48,6 @@ STYLE = """<style>
 .st-key-study_figures > [class*="st-key-study_wide_"], .st-key-study_figures > :has(> [class*="st-key-study_wide_"]) {
   grid-column: 1 / -1; }
 @media (max-width: 1000px) { .st-key-study_figures { grid-template-columns: minmax(0, 1fr); } }
-.study-masks { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 16px 18px; }
-.study-masks figure { margin: 0; } .study-masks img { width: 100%; display: block; }
-.study-masks figcaption { font-size: .8rem; line-height: 1.3; margin-top: 5px; overflow-wrap: anywhere; }
-.study-masks b { font-weight: 620; display: block; }
 </style>"""
 
 
@@ -72,6 +67,7 @@ def draw_study(name: str) -> None:
             st.rerun()
         _draw_verdict(current)
         _draw_actions(current)
+        draw_similarity(current)
         hidden = _hidden_arms(current)
         _draw_figures(current, hidden)
         _draw_arms(current, hidden)
@@ -121,6 +117,8 @@ def _draw_verdict(loaded: LoadedStudy) -> None:
     else:
         st.html(f'<p class="study-verdict" role="status">{escape(results.verdict)}</p>')
         _draw_tests(results)
+        if len(results.arms) == 1 and (noise := study_results.noise(results.arms[0].statistics)):
+            page.note(noise)
     if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:
         st.html(progress_html(loaded) + f'<p class="lab-note">{escape(_progress_text(loaded))}</p>')
 
@@ -334,20 +332,7 @@ def _draw_figures(loaded: LoadedStudy, hidden: frozenset[str]) -> None:
             with st.container(key=f"study_{kind}_{entry.figure.name}"):
                 live_plot(entry.figure, key=f"plot_{entry.figure.name}")
                 page.note(escape(entry.caption))
-    masks = {}
-    for result in ordered(of_task(results, task)):
-        if result.arm.config.has_mask and result.arm.name not in hidden:
-            masks.setdefault(mask_image(result.arm.config.plan), result)
-    if len(masks) > 1:
-        page.section("Masks")
-        cells = "".join(
-            f'<figure><img src="{image}" alt=""><figcaption><b>{escape(result.arm.name)}</b>'
-            f"{mean_of(result)}</figcaption></figure>"
-            for image, result in list(masks.items())[:MAX_MASKS]
-        )
-        st.html(f'<div class="study-masks">{cells}</div>')
-        more = f" The {MAX_MASKS} best of {len(masks)}." if len(masks) > MAX_MASKS else ""
-        page.note(f"Filled: an expert exists, paler the more often it is dropped. The best first.{more}")
+    draw_masks(loaded, hidden, task)
 
 
 def _draw_arms(loaded: LoadedStudy, hidden: frozenset[str]) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlae_lab.core import events as ev
+from mlae_lab.core import study_presets
 from mlae_lab.core.config import RunConfig
 from mlae_lab.model.adapter_file import read_adapter
-from mlae_lab.runs import diversity
+from mlae_lab.runs import presets
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Origin, RunStore
+from mlae_lab.runs.store import RunStore
 from tests.browser.conftest import CHOSEN
 from tests.lab import end_probe, finished
 
@@ -52,16 +53,17 @@ def runs(lab: Lab, pair: tuple[str, str]) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def experiment(lab: Lab) -> diversity.Experiment:
-    """Two seeds at p = 0.5, all ten runs finished, with synthetic values: the tests check how they are drawn."""
+def diversity(lab: Lab) -> str:
+    """A study with two seeds at p = 0.5, all ten runs finished, with synthetic values: tests check how it is drawn."""
     base = RunConfig(
         "digits", backbone="lab_vit_12x128.random", epochs=2, evaluations=1, device="cpu", precision="float32"
     )
-    proposed = diversity.experiment(base, (0.5,), seeds=2)
-    for (arm, _, seed), config in proposed.cells().items():
+    study = study_presets.diversity(base, (0.5,), seeds=2)
+    for cell in study.cells():
+        arm, seed = dict(study.arm(cell.arm).values)["dropout"], cell.seed
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
         tile = ((1.0, cosine), (cosine, 1.0))
-        run = lab.store.enqueue(config, device="cpu", origin=Origin("", diversity.RELATION))
+        run = lab.store.enqueue(cell.config, device="cpu")
         lab.store.append(run.id, [
             ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
             ev.SimilarityStats(2, (cosine,) * 12, (cosine + 0.001 * seed * (arm == "expert"),) * 12, (tile,) * 12,
@@ -69,7 +71,7 @@ def experiment(lab: Lab) -> diversity.Experiment:
             ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
         ])  # fmt: skip
         lab.store.move(run.id, Status.FINISHED)
-    return proposed
+    return presets.launch(lab.store, study).id  # with these runs, none is started
 
 
 def settled(page: Page, figures: int) -> None:
@@ -180,9 +182,7 @@ def test_two_runs_are_evaluated_under_the_same_random_masks(runs: dict[str, str]
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
 
 
-def test_the_experiment_shows_its_verdict(
-    runs: dict[str, str], experiment: diversity.Experiment, visit: Callable[..., Page]
-) -> None:
+def test_the_experiment_shows_its_verdict(runs: dict[str, str], diversity: str, visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=diversity", scheme="dark", width=800)
     page.get_by_text("the claim that masking makes experts less similar").first.wait_for(timeout=60_000)
     settled(page, 4)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlae_lab.core import study_presets
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation, pattern
-from mlae_lab.runs import commands, race
+from mlae_lab.runs import commands, presets
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -67,16 +68,20 @@ def test_a_mask_is_imported_and_a_malformed_one_changes_nothing(visit: Callable[
 
 
 def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> None:
-    runs = race.launch(lab.store, TINY, PLANS)
+    study = study_presets.race(TINY, PLANS)
+    name = presets.launch(lab.store, study).id
+    runs = presets.runs_of(lab.store, name, study)
     try:
-        page = visit(f"/race?runs={','.join(run.id for run in runs)}", width=800)
+        page = visit(f"/studies?study={name}", width=800)
         page.get_by_text("no rank yet").first.wait_for(timeout=30_000)
         page.wait_for_function(
-            "() => /at the end/.test(document.querySelector('.race-verdict')?.textContent ?? '')", timeout=180_000
+            "() => /at the end/.test(document.querySelector('.race-headline')?.textContent ?? '')", timeout=180_000
         )
         assert page.locator(".race-lane").count() == 2
         assert page.locator(".race-lane .rank").first.inner_text()[0] in "12"
-        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2", timeout=60_000)
+        page.wait_for_function(
+            "document.querySelectorAll('.st-key-race_lanes .js-plotly-plot').length === 2", timeout=60_000
+        )
         assert (
             page.evaluate(
                 "document.querySelector('.stMain').scrollWidth - document.querySelector('.stMain').clientWidth"
@@ -96,10 +101,11 @@ def test_one_click_starts_a_race_of_three_masks(visit: Callable[..., Page], lab:
     page = visit(f"/train?task=digits&mask={pattern('decremental').code}&set={settings}", height=1600)
     page.get_by_text("A race", exact=True).click()
     page.get_by_role("button", name="Start the race of 3 masks").click()
-    page.wait_for_url("**/race?runs=*", timeout=60_000)
+    page.wait_for_url("**/studies?study=*", timeout=60_000)
     new = [run.id for run in lab.store.runs() if run.id not in before]
     try:
         assert len(new) == 3
+        page.locator(".race-lane").first.wait_for(timeout=30_000)
         assert page.locator(".race-lane").first.inner_text().startswith("Decremental, fixed")
     finally:
         for run in new:

@@ -28,7 +28,7 @@ from mlae_lab.core.events import (
 )
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.doctor import examine
-from mlae_lab.runs import archive_file, commands, paths, pending_events, probe
+from mlae_lab.runs import archive_file, commands, paths, pending_events, probe, studies
 from mlae_lab.runs.liveness import heartbeat, read_exit_record
 from mlae_lab.runs.schema import OLD_FILES, SCHEMA
 from mlae_lab.runs.status import Status
@@ -119,9 +119,24 @@ def test_every_run_has_its_status_config_and_accuracy(folder: Path) -> None:
         "branched",
         "2",
     )
-    assert (runs["yiuubjlu"].parent, runs["yiuubjlu"].relation) == ("l2n54egz", "race")
     assert runs["iwvfnnej"].owner == VISITOR
     assert (runs["iwvfnnej"].config.mask_per, runs["iwvfnnej"].config.input_dropout) == ("token", 0.1)
+
+
+def test_the_race_is_a_study_with_its_numbers(folder: Path) -> None:
+    store = RunStore(folder)
+    (race,) = store.studies()
+    state = studies.state(store, race.id)
+    assert (race.study.title, race.owner, race.halted) == ("Race of 2 masks on Digits", "cli:root", False)
+    assert [arm.name for arm in race.study.arms] == ["Fixed, 8 experts", "Mixed, 4 experts, p = 0.5"]
+    assert [(cell.run and cell.run.id, cell.accuracy) for cell in state.cells] == [
+        ("l2n54egz", RUNS["l2n54egz"][3]),
+        ("yiuubjlu", RUNS["yiuubjlu"][3]),
+    ]
+    assert {(store.run(name).relation, store.run(name).source) for name in ("l2n54egz", "yiuubjlu")} == {
+        ("study", race.id)
+    }
+    assert studies.start(store, race.id) == [], "nothing starts"
 
 
 OLD_LABELS = {

@@ -11,6 +11,7 @@ import pytest
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
+from mlae_lab.core.study import Cell
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.pair_view import other_masks, started_text
@@ -58,15 +59,17 @@ def test_one_run_offers_to_choose_or_start_the_other(store: RunStore) -> None:
     assert not at.exception
     new = [run for run in store.runs() if run.config.seed == 1]
     assert {run.config.plan for run in new} == {A.plan, dense()}
-    assert {(run.parent, run.relation, run.status) for run in new} == {(a.id, "paired", Status.QUEUED)}
-    assert all(run.owner for run in new)
-    assert "One pair does not show the variation between seeds" in html(at)  # this is the page of the pair now
+    (stored,) = store.studies()
+    assert {(run.source, run.relation, run.status, run.owner) for run in new} == {
+        (stored.id, "study", Status.QUEUED, stored.owner)
+    }
+    assert "What does the mask change?" in html(at)  # this is the page of the study now
 
 
 def test_one_pair(store: RunStore) -> None:
     a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
-    assert "B ends 2.5 points above A. One pair does not show the variation between seeds" in html(at)
+    assert "B is 2.5 points above; one seed cannot distinguish that from noise." in html(at)
     shown = figures(at)
     assert set(shown) == {"mask-difference", "difference", "two-curves"}
     assert "B − A after epoch 4: +2.5 points, one pair" in shown["difference"]
@@ -82,7 +85,7 @@ def test_three_seeds(store: RunStore) -> None:
         a = enqueued_run(store, replace(A, seed=seed), 50.0, 60.0)
         b = enqueued_run(store, replace(B, seed=seed), 50.0, 60.0 + gain)
     at = opened(a=a.id, b=b.id)
-    assert "B is better by 3.5 points (95 % interval 2.3 to 4.7, 3 pairs of seeds)." in html(at)
+    assert "B is better by 3.5 points (95 % interval +2.3 to +4.7)." in html(at)
     assert "seeds 0, 1, 2" in html(at)
     assert "standard deviation 0.5" in html(at)
     assert html(at).count("+3.0")
@@ -92,14 +95,15 @@ def test_three_seeds(store: RunStore) -> None:
 def test_the_next_seed_is_one_click(store: RunStore) -> None:
     a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
-    assert "2 runs start, with seed 1" in html(at)
+    assert "2 runs start, with seed 1; 2 of 4 exist already." in html(at)
     at.button(key="compare_next").click().run()
     assert not at.exception
     assert sorted(run.config.seed for run in store.open_runs()) == [1, 1]
+    at = opened(a=a.id, b=b.id)
     assert "queued" in html(at)
     assert "2 runs start, with seed 2" in html(at)
-    at.button(key="compare_next").click().run()
-    assert sorted(run.config.seed for run in store.open_runs()) == [1, 1, 2, 2]
+    (stored,) = store.studies()
+    assert (stored.study.seeds, stored.study.reference) == ((0, 1), "Uniform, p = 0.5")
 
 
 @pytest.mark.parametrize("button", ["pair_start", "compare_next"])
@@ -138,13 +142,12 @@ def test_pair_with_different_weights_is_rerun(store: RunStore) -> None:
     at = opened(a=a.id, b=b.id)
     assert "Their weights differ" in html(at)
     assert "of the pairs below" not in html(at)
-    for _ in range(2):  # asking again starts nothing again
-        at.button(key="compare_next").click().run()
-    assert [(run.config.plan, run.config.seed) for run in store.open_runs()] == [
-        (A.plan, 0), (B.plan, 0), (A.plan, 1), (B.plan, 1),
-    ]  # fmt: skip
     assert "These two runs are not a pair." in html(at)
     assert "There is no difference to show yet" not in html(at)
+    at.button(key="compare_next").click().run()
+    assert [(run.config.plan, run.config.seed) for run in store.open_runs()] == [(A.plan, 0)], "B has the newer weights"
+    opened(a=a.id, b=b.id).button(key="compare_next").click().run()
+    assert len(store.open_runs()) == 1
 
 
 def test_pair_before_its_first_step(store: RunStore) -> None:
@@ -247,6 +250,7 @@ def test_other_masks_differ_and_fit_the_backbone() -> None:
 
 def test_started_text(store: RunStore) -> None:
     run = enqueued_run(store, A, 50.0, 60.0)
-    assert started_text([run, run]).startswith("All of these runs exist already")
-    assert started_text([run, B]) == "One run starts, with seed 0; 1 of 2 exist already."
-    assert started_text([A, B, replace(A, seed=1), replace(B, seed=1)]) == "4 runs start, with seeds 0, 1."
+    here, first, second = Cell("A", 0, A), Cell("B", 0, B), Cell("B", 1, B)
+    assert started_text([(here, run)]).startswith("All of these runs exist already")
+    assert started_text([(here, run), (first, None)]) == "One run starts, with seed 0; 1 of 2 exist already."
+    assert started_text([(first, None), (second, None)]) == "2 runs start, with seeds 0, 1."

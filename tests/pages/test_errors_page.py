@@ -119,16 +119,16 @@ def test_a_sample_of_many_images_is_the_chosen_option(lab: tuple[RunStore, Run, 
 def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, _ = lab
     at = opened(run=run.id, view="seeds")
-    assert "One seed ends at" in html(at)
+    assert "One run does not show the variation between seeds" in html(at)
     assert set(figures(at)) == {"seeds"}
     assert "2 runs start, with seeds 4, 5; 1 of 3 exist already." in html(at)
     at.button(key="seeds_start").click().run()
     assert not at.exception
-    new = [entry for entry in store.runs() if entry.relation == "repeat"]
-    assert [(entry.config.seed, entry.status, entry.parent) for entry in new] == [
-        (5, Status.QUEUED, run.id),
-        (4, Status.QUEUED, run.id),
-    ]
+    (stored,) = store.studies()
+    new = [entry for entry in store.runs() if entry.source == stored.id]
+    assert [(entry.config.seed, entry.status) for entry in new] == [(5, Status.QUEUED), (4, Status.QUEUED)]
+    assert "How much does the seed alone change the accuracy?" in html(at)  # this is the page of the study now
+    at = opened(run=run.id, view="seeds")
     assert "nothing new starts" in html(at)
     assert at.button(key="seeds_start").disabled
     for entry in new:
@@ -138,7 +138,7 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
 def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
     _, run, other = lab
     at = opened(run=run.id, view="seeds", other=other.id)
-    assert "One pair does not show the variation between seeds" in html(at)
+    assert "one seed cannot distinguish that from noise" in html(at)
     assert "One pair is not enough to estimate how many seeds are needed." in html(at)
     assert set(figures(at)) == {"seeds", "seeds-paired"}
     assert "4 runs start, with seeds 4, 5; 2 of 6 exist already." in html(at)

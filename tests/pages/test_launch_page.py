@@ -102,9 +102,10 @@ def test_comparison_with_a_saved_mask(train: Callable[..., AppTest], store: RunS
     b, a = store.runs()
     assert (a.config.plan, b.config.plan) == (FIRST_RUN.plan, saved.plan)
     assert replace(b.config, plan=a.config.plan) == a.config
-    assert (b.relation, b.parent) == ("paired", a.id)
-    assert at.query_params["a"] in (a.id, [a.id])
-    assert at.query_params["b"] in (b.id, [b.id])
+    (stored,) = store.studies()
+    assert (stored.owner, [arm.name for arm in stored.study.arms][1]) == (ADA, "Half")
+    assert {(run.relation, run.source) for run in (a, b)} == {("study", stored.id)}
+    assert at.query_params["study"] in (stored.id, [stored.id])
 
 
 def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], store: RunStore) -> None:
@@ -116,7 +117,7 @@ def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], sto
     assert not at.exception
     assert len(store.runs()) == 6
     assert {run.config.plan for run in store.runs()} == {FIRST_RUN.plan, dense(), uniform(0.5)}
-    assert "No mask has been evaluated yet." in html(at)  # this is the page of the race now
+    assert "No mask has been evaluated yet." in html(at)  # this is the page of the study now
     again = train("race")
     assert "All of these runs exist already: nothing new starts." in html(again)
 
@@ -138,7 +139,7 @@ def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., A
 
 def test_a_time_limit_makes_no_race(train: Callable[..., AppTest], store: RunStore) -> None:
     at = train("race", set="seconds:60")
-    assert "the runs would train for different numbers of steps" in at.error[0].value
+    assert "its runs would train for different numbers of steps" in at.error[0].value
     assert not store.runs()
 
 

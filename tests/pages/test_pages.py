@@ -78,10 +78,8 @@ def test_page_on_an_empty_store(page: str, empty_store: Path, monkeypatch: pytes
     ("origin", "text"),
     [
         (Origin(), ""),
-        (Origin(relation="paired"), "Part of a pair."),
-        (Origin(relation="diversity"), "First run of a diversity experiment."),
-        (Origin(relation="race"), "Part of a race."),
-        (Origin("abcd2345", "paired"), "Paired with run abcd2345, with another mask or seed."),
+        (Origin(relation="study", source="abcd2345"), "Part of study abcd2345."),
+        (Origin("abcd2345", "retry"), "Retry of run abcd2345."),
         (Origin(relation="branched", source="epoch 3"), "Branched from a run of another store, checkpoint epoch 3."),
     ],
 )

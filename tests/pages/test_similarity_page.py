@@ -14,18 +14,19 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab.cli import main
 from mlae_lab.core import events as ev
+from mlae_lab.core import study_presets
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.model.adapter_file import save_adapter
-from mlae_lab.runs import diversity
+from mlae_lab.runs import presets
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
-from mlae_lab.ui import queries, visitor
+from mlae_lab.ui import visitor
 from mlae_lab.ui.page import seconds_text
-from tests.lab import end_probe, few_images, figures, finished, held, html, open_page, small_config
+from tests.lab import end_probe, few_images, figures, finished, html, open_page, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -254,8 +255,14 @@ def test_default_experiment_is_proposed(untried: Run, handmade: RunStore, monkey
     at.button(key="diversity_start").click().run()
     assert not at.exception
     assert len(handmade.queue()) == 51
-    assert {run.config.epochs for run in handmade.queue()} == {diversity.EPOCHS}
+    assert {run.config.epochs for run in handmade.queue()} == {study_presets.EPOCHS}
+    (stored,) = handmade.studies()
+    assert "Does masking make experts less similar?" in html(at)  # this is the page of the study now
     assert "There is no result for Digits yet" in html(at)
+    at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
+    assert "Without a result: 51 runs." in html(at)
+    assert not [button for button in at.button if button.key == "diversity_start"]
+    assert handmade.studies() == [stored]
 
 
 def test_estimated_time_is_shown_after_earlier_runs(
@@ -263,39 +270,11 @@ def test_estimated_time_is_shown_after_earlier_runs(
 ) -> None:
     timed(handmade, 0.5)
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
-    steps = diversity.EPOCHS * -(-800 // BASE.batch_size)
+    steps = study_presets.EPOCHS * -(-800 // BASE.batch_size)
     each = 2 + 0.5 * steps
     estimate = f"51 runs of about {seconds_text(each)}, about {seconds_text(51 * each)} in total, one after another."
     assert estimate in html(at)
     assert "From the last run with this backbone" in html(at)
-
-
-def test_only_queued_runs_of_the_experiment_are_cancelled(
-    untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment = diversity.experiment(replace(BASE, epochs=diversity.EPOCHS, evaluations=1))
-    cells = experiment.cells()
-    others = handmade.enqueue(cells["expert", 0.5, 0], "cpu", "somebody-else", Origin("", diversity.RELATION))
-    at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
-    at.run()
-    own = at.session_state["visitor_id"]
-    alone = handmade.enqueue(cells["token", 0.5, 0], "cpu", own)  # mine, but started for itself
-    runs = diversity.launch(handmade, experiment, own)
-    trains = runs["dense", 0.0, 0]
-    assert handmade.claim(trains.id, "cpu")
-    assert {others.id, alone.id} < {run.id for run in runs.values()}
-    queries.refresh()
-    with held(handmade, trains.id):  # its process starts
-        at.run()
-        at.button(key="diversity_cancel").click().run()
-    assert not at.exception
-    assert {run.id for run in handmade.queue()} == {others.id, alone.id}
-    assert handmade.run(trains.id).status is Status.STARTING
-    assert "Without a result: 51 runs; queued or running: 3." in html(at)
-    assert not [button for button in at.button if button.key == "diversity_cancel"]
-    at.button(key="diversity_start").click().run()
-    assert not at.exception
-    assert len(handmade.queue()) == 50
 
 
 @pytest.mark.parametrize(
@@ -309,28 +288,23 @@ def test_store_error_shows_one_sentence(
 
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     with monkeypatch.context() as broken:
-        broken.setattr(diversity, "launch", fails)
+        broken.setattr(presets, "launch", fails)
         at.button(key="diversity_start").click().run()
     then = "Queued runs stay in the queue; the same button starts the rest."
     assert [w.value for w in at.warning] == [f"{visitor.sentence(error)} {then}"]
     at.button(key="diversity_start").click().run()
     assert len(handmade.queue()) == 51
     assert not at.warning
-    with monkeypatch.context() as broken:
-        broken.setattr(diversity, "cancel", fails)
-        at.button(key="diversity_cancel").click().run()
-    assert [w.value for w in at.warning] == [
-        f"{visitor.sentence(error)} Some may still be queued: press the button again."
-    ]
-    assert len(handmade.queue()) == 51
 
 
 def test_an_experiment_is_drawn_with_its_verdict(
     real_store: RunStore, handmade: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = diversity.experiment(replace(BASE, evaluations=1), (0.5,), 3)
+    study = study_presets.diversity(replace(BASE, evaluations=1), (0.5,), 3)
+    name = presets.launch(handmade, study).id
     rows = 12
-    for (arm, _, seed), run in diversity.launch(handmade, experiment).items():
+    for cell, run in zip(study.cells(), presets.runs_of(handmade, name, study), strict=True):
+        arm, seed = dict(study.arm(cell.arm).values)["dropout"], cell.seed
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
         handmade.append(
             run.id,

@@ -57,7 +57,8 @@ def test_a_study_queued_and_finished_and_its_entry_in_the_list(store: RunStore) 
     assert "2 comparisons with p = 0, paired by seed" in shown
     assert "Which &lt;p&gt;?" in shown
     assert "runs are done" not in shown
-    assert set(figures(at)) == {"study-arms", "study-differences", "study-drop-rate", "study-curves"}
+    of_masks = {"race-1", "race-2", "race-3"}
+    assert set(figures(at)) == {"study-arms", "study-differences", "study-drop-rate", "study-curves", *of_masks}
     shown = html(opened())
     assert "3 arms × 2 seeds · 6 of 6 runs" in shown
     assert "Does it help?" in shown

@@ -341,6 +341,8 @@ def test_every_relation_survives_export_and_import(store: RunStore, other: RunSt
         assert inspect(tmp_path / "a.mlae").run.relation == relation
     changed(tmp_path / "a.mlae", header(relation="<b>"))
     assert inspect(tmp_path / "a.mlae").run.relation == "imported"
+    changed(tmp_path / "a.mlae", header(relation="race", parent="abcd2345"))  # of version 0.10
+    assert (inspect(tmp_path / "a.mlae").run.relation, inspect(tmp_path / "a.mlae").run.parent) == ("imported", "")
 
 
 def test_a_failed_insert_leaves_no_events(store: RunStore, other: RunStore) -> None:

@@ -68,7 +68,7 @@ def test_a_dataset_that_shrinks_in_the_queue_loses_its_vtab_label(
     assert (run.config.badge.data, run.config.data_notes[0]) == (label, note)
     assert run.config_hash == config.hash, "the config stays as it was enqueued"
     assert run.config.hash != config.hash
-    assert outcomes.reusable(lab_store, [config]) == [config], "not reused for the images of before"
+    assert outcomes.candidates(lab_store, [config]) == [[]], "not reused for the images of before"
     assert report(lab_store, run)["badge"]["data"] == label
     assert note in report(lab_store, run)["data_notes"]
     assert note in state(lab_store, run)["config"]["data_notes"]
@@ -117,7 +117,7 @@ def test_a_queued_run_of_0_5_1_on_unchanged_images_has_no_note_of_a_change(
     assert (run.config.data_label, run.config.data_notes) == (config.data_label, config.data_notes)
     assert run.config_hash == RunConfig.from_dict(old).hash != config.hash
     assert not state(lab_store, run)["dataset_changed"]
-    assert outcomes.reusable(lab_store, [config]) == [run]
+    assert outcomes.candidates(lab_store, [config]) == [[run]]
 
 
 def test_other_images_in_equal_numbers_are_noted(data: Path, lab_store: RunStore) -> None:

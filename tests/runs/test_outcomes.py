@@ -10,7 +10,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from tests.runs.test_pairs import A, B, finished_run, measured
+from tests.runs.test_comparability import A, B, finished_run, measured
 
 pytestmark = pytest.mark.usefixtures("no_supervisor")
 
@@ -61,13 +61,12 @@ def test_a_run_without_a_step_has_no_results(store: RunStore) -> None:
 
 def test_a_run_through_its_last_epoch_is_reused_else_an_unfinished_one(store: RunStore) -> None:
     early = finished_run(store, A, {2: 50.0}, Status.STOPPED)
-    assert outcomes.reusable(store, [A, B]) == [A, B]
+    assert outcomes.candidates(store, [A, B]) == [[], []]
     waits = finished_run(store, A, {}, Status.QUEUED)
-    assert outcomes.reusable(store, [A, B]) == [waits, B]
+    assert outcomes.candidates(store, [A, B]) == [[waits], []]
     through = finished_run(
         store, replace(A, data="/elsewhere"), {2: 50.0, 4: 60.0}
     )  # the folder of the images does not count
-    assert outcomes.reusable(store, [A, B]) == [through, B]
     assert outcomes.candidates(store, [A])[0] == [through, waits]
     assert early.status is Status.STOPPED
 
@@ -75,9 +74,9 @@ def test_a_run_through_its_last_epoch_is_reused_else_an_unfinished_one(store: Ru
 def test_a_run_on_other_images_is_not_reused_one_of_version_0_5_is(store: RunStore) -> None:
     images = replace(A, data_fingerprint="0" * 12, data_notes=("20 images",))
     other = finished_run(store, replace(A, data_fingerprint="1" * 12), {2: 50.0, 4: 60.0})
-    assert outcomes.reusable(store, [images]) == [images]
+    assert outcomes.candidates(store, [images]) == [[]]
     same = finished_run(store, replace(A, data_fingerprint="0" * 12), {2: 50.0, 4: 60.0})
-    assert outcomes.reusable(store, [images]) == [same]
+    assert outcomes.candidates(store, [images]) == [[same]]
     earlier = finished_run(store, A, {2: 50.0, 4: 60.0})  # its notes and fingerprint are not known
     assert outcomes.candidates(store, [images])[0] == [earlier, same]
     assert other not in outcomes.candidates(store, [images])[0]

@@ -17,7 +17,7 @@ from mlae_lab.core.patterns import uniform
 from mlae_lab.data import tasks
 from mlae_lab.data.content import content_hashes
 from mlae_lab.data.image_record import record_of, write_record
-from mlae_lab.runs import commands, pairs, probe, repeats
+from mlae_lab.runs import commands, presets, probe
 from mlae_lab.runs.archive_file import archive, export, import_run, restore
 from mlae_lab.runs.run_location import (
     LocationError,
@@ -109,8 +109,10 @@ def test_a_pair_and_repeats_find_the_files_of_their_run(store: RunStore, no_supe
     store.requeue(run.id)
     store.move(run.id, Status.FINISHED)
     keep_location(store.paths(run.id), RunLocation(str(photos)))
-    started = [*pairs.launch_pair(store, run.id, uniform(0.5), 1), *repeats.launch_repeats(store, run.id, 2)]
-    new = {other.id: other.config.data for other in started if other.id != run.id}
+    run = store.run(run.id)
+    presets.launch(store, presets.pair(store, run, uniform(0.5), 1))
+    presets.launch(store, presets.repeats(store, run, 2))
+    new = {other.id: other.config.data for other in store.runs() if other.id != run.id}
     assert len(new) >= 2
     assert set(new.values()) == {str(photos)}
 

@@ -11,7 +11,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.patterns import allocation, pattern, uniform
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs.pairs import is_paired
+from mlae_lab.runs.comparability import is_paired
 from mlae_lab.training.setup import Setup
 from mlae_lab.training.trainer import fit
 from tests.training.test_trainer import config, small

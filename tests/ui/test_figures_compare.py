@@ -9,28 +9,22 @@ from itertools import pairwise
 
 import pytest
 
-from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PACKAGE
-from mlae_lab.runs import pairs
-from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run
+from mlae_lab.runs.paired_curves import Pair
+from mlae_lab.runs.paired_curves import difference as difference_of
 from mlae_lab.ui import figures
 
-RUN = Run("aaaaaaaa", 0.0, RunConfig("digits"), "", Status.FINISHED, "", "cpu", None, None, None)
 
-
-def pair(seed: int, *gains: float, last_epoch: int = 3) -> pairs.Pair:
+def pair(seed: int, *gains: float, last_epoch: int = 3) -> Pair:
     """A pair evaluated after epochs 1, 2, ..., with B above A by these points."""
     a = tuple((epoch, 50.0 + epoch) for epoch in range(1, len(gains) + 1))
-    return pairs.Pair(
-        seed, RUN, RUN, a, tuple((e, v + gain) for (e, v), gain in zip(a, gains, strict=False)), last_epoch
-    )
+    return Pair(seed, a, tuple((e, v + gain) for (e, v), gain in zip(a, gains, strict=False)), last_epoch)
 
 
-def difference(*complete_pairs: pairs.Pair) -> figures.Figure:
-    return figures.difference_figure(pairs.difference(complete_pairs), epochs=3)
+def difference(*complete_pairs: Pair) -> figures.Figure:
+    return figures.difference_figure(difference_of(complete_pairs), epochs=3)
 
 
 def layout(figure: figures.Figure) -> dict:
@@ -121,7 +115,7 @@ def test_both_curves_with_their_bands() -> None:
 
 def test_figures_of_long_runs_of_many_seeds_are_small() -> None:
     many = [pair(seed, *[seed / 7] * 10_000, last_epoch=10_000) for seed in range(3)]
-    figure = figures.difference_figure(pairs.difference(many), 10_000)
+    figure = figures.difference_figure(difference_of(many), 10_000)
     assert len(figure.spec) < 120_000
     assert figure.data[1]["x"][-1] == 10_000
 

@@ -11,9 +11,9 @@ import pytest
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.core.random_baseline import RandomBaseline
-from mlae_lab.runs import diversity
-from mlae_lab.runs.diversity import Point, Result
-from mlae_lab.runs.pairs import seed_statistics
+from mlae_lab.core.seed_statistics import seed_statistics
+from mlae_lab.core.study_presets import diversity
+from mlae_lab.runs.similarity_results import Point, SimilarityResults
 from mlae_lab.ui.figures.base import Figure
 from mlae_lab.ui.figures.curves import similarity_curve
 from mlae_lab.ui.figures.diversity import diversity_figure
@@ -111,8 +111,8 @@ def test_labels_of_similarity_over_epochs_do_not_overlap() -> None:
 # ---------------------------------------------------------------- the central experiment
 
 
-def results(seeds: int) -> Result:
-    experiment = diversity.experiment(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
+def results(seeds: int) -> SimilarityResults:
+    study = diversity(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
 
     def point(arm: str, rate: float, value: float) -> Point:
         values = seed_statistics(2, [value + 0.01 * seed for seed in range(seeds)])
@@ -132,7 +132,7 @@ def results(seeds: int) -> Result:
 
     arms = [("dense", 0.0), *((arm, rate) for arm in ("expert", "token") for rate in (0.0, 0.5))]
     points = tuple(point(arm, rate, 0.3 - rate / 4) for arm, rate in arms if seeds)
-    return Result(experiment, points, (), {}, RandomBaseline(0.003, 0.001))
+    return SimilarityResults(study, (0.0, 0.5, 0.9), points, study.runs, 0, RandomBaseline(0.003, 0.001))
 
 
 def test_a_line_with_its_band_for_each_arm() -> None:

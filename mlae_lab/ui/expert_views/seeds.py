@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from html import escape
 
 import streamlit as st
 
 from mlae_lab.core.nearest_pattern import nearest
-from mlae_lab.core.seed_statistics import SeedStatistics
+from mlae_lab.core.seed_statistics import points
+from mlae_lab.core.study_presets import ENOUGH_SEEDS, MAX_REPEATS, MAX_SEEDS
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import pairs, repeats
+from mlae_lab.runs import paired_curves, presets, studies, study_results
+from mlae_lab.runs.comparability import other_masks
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
+from mlae_lab.runs.presets import KnownRuns
 from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.runs.studies import CellState
+from mlae_lab.runs.study_results import ArmResult, Results
 from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.expert_views.other_run import OTHER, other_run
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.pair_view import started_text
+from mlae_lab.ui.pair_view import open_study, started_text
 from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.tables import large, table
 
@@ -25,35 +29,36 @@ REFRESH_SECONDS = 2.0
 
 
 def draw(run: Run) -> None:
-    """Draw the repeats of a run, alone or next to those of another mask."""
+    """Draw the seeds of a run, alone or next to those of another mask."""
     other = _other(run)
-    initial = _state(run, other)
-    live = any(not entry.run.status.is_over for entry in initial)
+    initial = _known_runs(run, other)
 
-    @st.fragment(run_every=REFRESH_SECONDS if live else None)
+    @st.fragment(run_every=REFRESH_SECONDS if any(not entry.status.is_over for entry in initial.runs) else None)
     def panel() -> None:
         try:
+            seeds = _known_runs(run, other)
+            results = study_results.results(queries.store(), seeds.state, queries.seconds)
             if other is None:
-                _alone(run)
+                _alone(run, seeds, results)
             else:
-                _compare(run, other)
-            entries = _state(run, other)
+                _compare(run, other, seeds, results)
         except StoreError:  # deleted while it is shown
             st.rerun()
-        if [(e.run.id, e.run.status) for e in entries] != [(e.run.id, e.run.status) for e in initial]:
+        if [(entry.id, entry.status) for entry in seeds.runs] != [(entry.id, entry.status) for entry in initial.runs]:
             st.rerun()  # the button below depends on the states, and finished runs need no timer
 
     panel()
-    _start(run, other)
+    _start(run, other, initial)
 
 
-def _state(run: Run, other: Run | None) -> list[repeats.Repeat]:
-    pair = (run,) if other is None else (run, other)
-    return [entry for member in pair for entry in repeats.repeats(queries.store(), member).seeds]
+def _known_runs(run: Run, other: Run | None) -> KnownRuns:
+    """What the store has of the seeds of a run, or of both masks. Raises StoreError if a run was deleted."""
+    seeds = presets.compared(queries.store(), run, other, queries.curve) if other else None
+    return seeds or presets.alone(queries.store(), run, queries.curve)
 
 
 def _other(run: Run) -> Run | None:
-    candidates = pairs.other_masks(queries.store(), run)
+    candidates = other_masks(queries.store(), run)
     if not candidates:
         page.note(
             "No other mask has been run with these settings yet. A pair of runs, started from Compare, shows whether "
@@ -78,123 +83,100 @@ def _label(run: Run) -> str:
 # ---------------------------------------------------------------- results
 
 
-def _alone(run: Run) -> None:
-    repeated = repeats.repeats(queries.store(), run)
-    large(repeated.summary)
-    if repeated.noise:
-        page.note(repeated.noise)
-    if repeated.statistics is not None:
-        lane = _lane("mean" if len(repeated.done) > 1 else "", repeated, repeated.statistics)
+def _alone(run: Run, seeds: KnownRuns, results: Results) -> None:
+    (arm,) = results.arms
+    large(results.verdict)
+    if noise := study_results.noise(arm.statistics):
+        page.note(noise)
+    if lane := _lane("mean" if results.done > 1 else "", arm):
         live_plot(figures.seeds_figure([lane], run.config.protocol), key="seeds_alone")
         page.note(figures.SEEDS_NOTE)
-    _table_of_seeds(repeated)
+    table(("Seed", "Last epoch"), [(str(cell.seed), _cell(cell)) for cell in arm.cells if cell.run is not None])
+    _draw_excluded(seeds)
 
 
-def _compare(run: Run, other: Run) -> None:
-    store = queries.store()
-    pair = [repeats.repeats(store, member) for member in (run, other)]
-    difference = pairs.difference(pairs.family(store, run, other))
-    large(difference.verdict)
+def _compare(run: Run, other: Run, seeds: KnownRuns, results: Results) -> None:
+    difference = paired_curves.difference(paired_curves.pairs_of(queries.store(), seeds.state, "A", "B", queries.curve))
+    large(paired_curves.verdict(results, difference, "B"))
     if difference.seeds_needed:
         page.note(difference.seeds_needed)
+    of_a, of_b = results.arms
     with st.container(key="pair_seeds"):
         left, right = st.columns(2, gap="large")
     last = difference.last
     with left:
         if last is not None:
             values = tuple((pair.seed, pair.difference[-1][1]) for pair in difference.pairs if pair.is_complete)
-            lane = figures.Lane("mean", values, last)
-            live_plot(figures.paired_figure(lane), key="seeds_paired")
+            live_plot(figures.paired_figure(figures.Lane("mean", values, last)), key="seeds_paired")
             page.note(figures.PAIRED_NOTE)
         else:
             page.note("No pair has finished yet. Each finished pair will be a dot here.")
     with right:
-        lanes = [
-            _lane(name, repeated, repeated.statistics)
-            for name, repeated in zip("AB", pair, strict=False)
-            if repeated.statistics is not None
-        ]
+        lanes = [lane for name, arm in (("A", of_a), ("B", of_b)) if (lane := _lane(name, arm))]
         if lanes:
             live_plot(figures.seeds_figure(lanes, run.config.protocol), key="seeds_both")
             page.note(figures.SEEDS_NOTE)
-    cells = []
-    of_a, of_b = ({entry.seed: entry for entry in repeated.seeds} for repeated in pair)
-    for seed in sorted({*of_a, *of_b}):
-        entry_a, entry_b = of_a.get(seed), of_b.get(seed)
-        difference_text = "–"
-        if entry_a and entry_b and entry_a.accuracy is not None and entry_b.accuracy is not None:
-            difference_text = pairs.points(entry_b.accuracy - entry_a.accuracy, signed=True)
-        cells.append((str(seed), _cell(entry_a), _cell(entry_b), difference_text))
-    table(("Seed", "A", "B", "B − A, points"), cells)
-    page.note(
-        f"A is the mask of run {run.id}, B that of run {other.id}. Means: A {_mean(pair[0])}, B {_mean(pair[1])}."
-    )
+    rows = []
+    for cell_a, cell_b in zip(of_a.cells, of_b.cells, strict=True):
+        is_complete = cell_a.accuracy is not None and cell_b.accuracy is not None
+        change = points((cell_b.accuracy or 0.0) - (cell_a.accuracy or 0.0), signed=True) if is_complete else "–"
+        rows.append((str(cell_a.seed), _cell(cell_a), _cell(cell_b), change))
+    table(("Seed", "A", "B", "B − A, points"), rows)
+    means = ", ".join(f"{name} {study_results.mean_and_interval(arm)}" for name, arm in (("A", of_a), ("B", of_b)))
+    page.note(f"A is the mask of run {run.id}, B that of run {other.id}. Means: {means}.")
+    _draw_excluded(seeds)
     link("compare", "Show the difference over epochs", a=run.id, b=other.id)
 
 
-def _lane(name: str, repeated: repeats.Repeats, statistics: SeedStatistics) -> figures.Lane:
-    values = tuple((entry.seed, entry.accuracy) for entry in repeated.done if entry.accuracy is not None)
-    return figures.Lane(name, values, statistics)
+def _lane(name: str, arm: ArmResult) -> figures.Lane | None:
+    return figures.Lane(name, tuple(arm.values.items()), arm.statistics) if arm.statistics else None
 
 
-def _mean(repeated: repeats.Repeats) -> str:
-    return repeats.mean_and_interval(repeated.statistics)
-
-
-def _cell(entry: repeats.Repeat | None) -> str:
-    if entry is None:
+def _cell(cell: CellState) -> str:
+    if cell.run is None:
         return "–"
-    number = "" if entry.accuracy is None else f"{entry.accuracy:.1f} % · "
-    return f"{number}{entry.run.id} {page.status_word(entry.run.status)}"
+    number = "" if cell.accuracy is None else f"{cell.accuracy:.1f} % · "
+    return f"{number}{cell.run.id} {page.status_word(cell.run.status)}"
 
 
-def _table_of_seeds(repeated: repeats.Repeats) -> None:
-    table(("Seed", "Last epoch"), [(str(entry.seed), _cell(entry)) for entry in repeated.seeds])
-    for other, reason in repeated.excluded:
-        page.note(f"Run {other.id}, seed {other.config.seed}, is not included: {reason}.")
+def _draw_excluded(seeds: KnownRuns) -> None:
+    for run, reason in seeds.excluded:
+        page.note(f"Run {run.id}, seed {run.config.seed}, is not included: {escape(reason)}.")
 
 
 # ---------------------------------------------------------------- more seeds
 
 
-def _start(run: Run, other: Run | None) -> None:
-    """Draw a button that starts the missing seeds: of this run, or of both masks."""
+def _start(run: Run, other: Run | None, seeds: KnownRuns) -> None:
+    """Draw a button that starts the missing seeds as a study: of this run, or of both masks."""
     page.section("More seeds")
     store, unmet = queries.store(), missing(run.config)
-    limit = repeats.MAX_SEEDS if other is None else pairs.MAX_SEEDS
-    finished = len([entry for entry in repeats.repeats(store, run).seeds if entry.accuracy is not None])
+    limit = MAX_REPEATS if other is None else MAX_SEEDS
     left, right = st.columns([1, 3], vertical_alignment="bottom")
-    seeds = int(
+    finished = sum(cell.accuracy is not None for cell in seeds.state.of(seeds.state.stored.study.arms[0].name))
+    wanted = int(
         left.number_input(
             "Total seeds" if other is None else "Total pairs",
             1,
             limit,
-            min(limit, max(pairs.ENOUGH_SEEDS, finished)),
+            min(limit, max(ENOUGH_SEEDS, finished)),
             key=f"seeds_wanted_{run.id}_{other.id if other else ''}",
         )
     )
     try:
-        launch: Callable[[], object]
         if other is None:
-            planned = repeats.wanted(store, run.id, seeds)
-            launch = partial(repeats.launch_repeats, store, run.id, seeds, visitor.current())
+            study = presets.repeats(store, run, wanted)
         else:
-            sides = pairs.sides(store, run, other)
-            first = sides[min(sides)] if sides else (run, None)  # no evaluation yet
-            base = first[0] or first[1] or run
-            plan = other.config.plan if base.config.plan == run.config.plan else run.config.plan
-            planned = pairs.wanted(store, base.id, plan, seeds)
-            launch = partial(pairs.launch_pair, store, base.id, plan, seeds, visitor.current())
-        new = repeats.starting(planned)
+            study = presets.pair_with_seeds(store, run, other, seeds, wanted)
+        entries = studies.reusable(store, study)
+        new = sum(known is None for _, known in entries)
         if right.button(
-            f"Start {counted(len(new), 'run')}",
+            f"Start {counted(new, 'run')}",
             key="seeds_start",
             type="primary" if new else "secondary",
             disabled=bool(unmet) or not new,
         ):
-            launch()
-            queries.refresh()
-            st.rerun()
-        page.note(unmet or started_text(planned))
+            open_study(study)
+        page.note(unmet or f"As a study: {started_text(entries)}")
     except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))

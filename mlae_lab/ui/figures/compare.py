@@ -9,7 +9,7 @@ from statistics import fmean
 from mlae_lab.core.difference import Change, plan_difference
 from mlae_lab.core.plan import MaskPlan, row_labels
 from mlae_lab.core.seed_statistics import between, points
-from mlae_lab.runs.pairs import Difference
+from mlae_lab.runs.paired_curves import Difference
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, end_label, figure, room, thinned
 
 Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)

@@ -1,4 +1,4 @@
-"""One mask of a race: its accuracy over epochs and the leader's, on axes shared by all masks."""
+"""One mask of a study: its accuracy over epochs and the leader's, on axes shared by all masks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mlae_lab.runs.outcomes import Curve
-from mlae_lab.runs.race import Race
+from mlae_lab.runs.standings import Race
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
 
 _HEIGHT = 190
