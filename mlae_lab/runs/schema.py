@@ -15,6 +15,7 @@ plans     the library of masks: id, name, owner, created, plan (JSON)
 studies   one row per study: id, created, owner, halted (1: stopped, its missing runs are not to be started)
 study_versions  append-only: study, version (from 1), created, spec (JSON of `core.study.Study`); the last one counts
 study_runs      the run of each arm and seed of a study: study, arm, seed, run
+lesson_predictions  what was guessed in a lesson, without names: lesson, task, guess (JSON), time
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
-SCHEMA = 8
+SCHEMA = 9
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -105,6 +106,11 @@ CHANGES: tuple[tuple[str, ...], ...] = (
                 SELECT name FROM plans WHERE CASE WHEN JSON_VALID(plan) THEN JSON(plan) END
                     = JSON_EXTRACT(runs.config, '$.plan')), '')
             WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.method') = 'mlae' END""",
+    ),
+    (
+        """CREATE TABLE lesson_predictions (
+            lesson TEXT NOT NULL, task TEXT NOT NULL, guess TEXT NOT NULL, time REAL NOT NULL)""",
+        "CREATE INDEX predictions_of_lesson ON lesson_predictions (lesson, task)",
     ),
 )
 # Names that version 5 gave to files in a run's folder.
