@@ -25,17 +25,17 @@ def _transfer(results: Results) -> Transfer:
     dense = results.mean("p0", measure="accuracy")
     masked = results.mean("p0.5", measure="accuracy")
     return Transfer(
-        "Somebody objects: “The masked experts only learned less. Experts that have not learned yet are never alike.” "
-        "What would speak against this?",
+        "Suppose masked experts turn out less alike, and somebody objects: “They only learned less. Experts that have "
+        "not learned yet are never alike.” What would speak against this?",
         (
             Option("Both runs took the same number of steps.",
                    "That is true, but it does not help: a run can take as many steps and still learn less."),
             Option("Both runs have 96 experts.",
                    "That is true, but it says nothing about how much they have learned."),
             Option("Both runs reach about the same accuracy.",
-                   f"Yes. Here it is {dense:.1f} % without and {masked:.1f} % with the mask. If the gap is small, “learned "
-                   "less” explains little. A long run on another task in the log of this lab has equal accuracy, and "
-                   "there the similarity of masked experts is half as large."),
+                   f"Yes. Here it is {dense:.1f} % without and {masked:.1f} % with the mask. If the gap is small, "
+                   "“learned less” explains little. In long runs on another task (the log of this lab) accuracy is equal, and "
+                   "the masked experts are half as alike."),
         ),
         2,
     )  # fmt: skip

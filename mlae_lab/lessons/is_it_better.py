@@ -37,8 +37,8 @@ def _reveal(results: Results) -> tuple[str, ...]:
     low, high = wilson(share, IMAGES)
     return (
         first,
-        f"Two things blur the result. Another seed gives another result. And {IMAGES} test images give each accuracy "
-        f"only to about ± {50 * (high - low):.1f} points.",
+        f"Two things blur the result. Another seed gives another result. And {IMAGES} test images give each "
+        f"accuracy only to about ± {50 * (high - low):.1f} points.",
         f"To report the best epoch in place of the last would add {best_epoch_gain(results):.2f} points to these "
         "numbers, and nothing would be better.",
     )
@@ -55,8 +55,8 @@ def _transfer(results: Results) -> Transfer:
             ),
             Option(
                 "A part of the gap may be luck, as the best of many tries was reported.",
-                "Yes. Who tries many settings and reports the best also picks the luckiest. How large this part is, only "
-                "new images or new seeds can say.",
+                "Yes. Who tries many settings and reports the best also picks the luckiest. Only new images or new "
+                "seeds can say how large this part is.",
             ),
             Option(
                 "There is no gap, as it is below 2.8 points.",
@@ -73,8 +73,8 @@ IS_IT_BETTER = Lesson(
     summary="Two settings, three runs each: which one is better, and how sure can one be?",
     minutes=6,
     background=(
-        "Two settings differ in one thing. A always uses its experts. B leaves out each expert in one of ten steps "
-        "(p = 0.1). Both have experts in the last three layers only.",
+        "Two settings differ in one thing. A always uses its experts. B leaves out each expert in one of ten "
+        "steps (p = 0.1). Both have experts in the last three layers only.",
         "Chance plays a part in each run: in the first values, in the order of the images and in the mask. The seed is "
         "the number that fixes this chance. Here A and B are trained with the same three seeds.",
         "The task: name a piece of clothing. 200 images are used for the test.",
@@ -91,8 +91,8 @@ IS_IT_BETTER = Lesson(
     transfer=_transfer,
     explore=("studies", {}),
     teacher=Teacher(
-        teaches="One run shows no difference between two settings. Paired seeds and an interval do, or they say that one "
-        "cannot tell.",
+        teaches="One run shows no difference between two settings. Paired seeds and an interval do, or they say that "
+        "one cannot tell.",
         ask="A has 80.5 %, B has 81.5 %. Would you bet on B for the next seed?",
         wrong=(
             (

@@ -25,16 +25,12 @@ LOCATION, FASHION, DIGITS = "dsprites_loc_rendered", "fashion", "digits"
 
 def short_run(task: str, plan: MaskPlan | None = None) -> RunConfig:
     """The run of a lesson: three epochs in small batches, some 30 s of processor time with all 96 experts (LOG.md)."""
-    return RunConfig(
-        task=task, plan=plan or dense(), epochs=3, batch_size=16, learning_rate=5e-3, warmup=0.1
-    )
+    return RunConfig(task=task, plan=plan or dense(), epochs=3, batch_size=16, learning_rate=5e-3, warmup=0.1)
 
 
 def short_probe(task: str) -> RunConfig:
     """A linear probe, trained until it no longer improves; its features are computed once, so that takes seconds."""
-    return RunConfig(
-        task=task, method="linear", epochs=100, evaluations=10, learning_rate=1e-2, warmup=0.1
-    )
+    return RunConfig(task=task, method="linear", epochs=100, evaluations=10, learning_rate=1e-2, warmup=0.1)
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,7 @@ class Results:
     def runs(self, arm: str, task: str = "") -> tuple[RecordedRun, ...]:
         """The runs of an arm, by seed. task: another one than that of the results."""
         wanted = (task or self.task, arm)
-        return tuple(
-            sorted((r for r in self.recording.runs if (r.task, r.arm) == wanted), key=lambda run: run.seed)
-        )
+        return tuple(sorted((r for r in self.recording.runs if (r.task, r.arm) == wanted), key=lambda run: run.seed))
 
     def values(self, arm: str, task: str = "", measure: str = "") -> tuple[float, ...]:
         """A quantity of an arm, by seed. measure: another one than the lesson's."""

@@ -51,8 +51,8 @@ WHAT_EXPERTS_ADD = Lesson(
         "A linear probe adds one last step and trains only that step. It has to use what the network sees now.",
         "An expert is a very small change of one layer. Each layer gets eight. Training fits these 96 experts and the "
         "last step.",
-        "The task: how far to the right is a small shape? There are 16 answers, so a blind guess is correct in 6 of 100 "
-        "images.",
+        "The task: how far to the right is a small shape? There are 16 answers, so a blind guess is correct in 6 of "
+        "100 images.",
     ),
     question="How many of 100 new images will each of the two get correct?",
     guess=Sliders((("probe", "Linear probe"), ("experts", "96 experts"))),

@@ -35,10 +35,9 @@ def _reveal(results: Results) -> tuple[str, ...]:
 
 def _transfer(results: Results) -> Transfer:
     flat, dropped = results.mean("p0", FASHION), results.mean("p0.5", FASHION)
-    fall = results.mean("p0") - results.mean("p0.5")
     return Transfer(
         f"On Fashion, where a piece of clothing is to be named, accuracy is {flat:.0f} % at p = 0 and {dropped:.0f} % "
-        f"at p = 0.5. Here it fell by {fall:.0f} points. Why is Fashion so flat?",
+        f"at p = 0.5. That curve is far flatter. Why?",
         (
             Option(
                 "Masks do nothing on Fashion.",
@@ -65,11 +64,11 @@ WHAT_P_DOES = Lesson(
     summary="What happens to accuracy if experts are left out at random during training?",
     minutes=6,
     background=(
-        "In each step of training, a mask leaves out some experts by chance. The drop rate p says how many: with p = 0.5 "
-        "each of the 96 experts is out in half of the steps.",
+        "In each step of training, a mask leaves out some experts by chance. The drop rate p says how many: with "
+        "p = 0.5 each of the 96 experts is out in half of the steps.",
         "When the network is tested, all experts are on.",
-        "The task: how far to the right is a small shape? All runs train for three epochs, that is, they see each image "
-        "three times.",
+        "The task: how far to the right is a small shape? All runs train for three epochs: they see each image three "
+        "times.",
     ),
     question="Draw accuracy over p. The point at p = 0 is given; drag the other four.",
     guess=Curve(RATES, tuple(arm_name(rate) for rate in RATES), "drop rate p"),
@@ -83,8 +82,8 @@ WHAT_P_DOES = Lesson(
     transfer=_transfer,
     explore=("train", {"task": LOCATION, "mask": uniform(0.5).code}),
     teacher=Teacher(
-        teaches="p is a price and a gain. The price shows at once: experts that are left out learn less. The gain needs "
-        "long training.",
+        teaches="p has a price and a gain. The price shows at once: experts that are left out learn less. The gain "
+        "needs long training.",
         ask="If half of a team is away on each day, what happens to the work of a short week? And of a long year?",
         wrong=(
             (

@@ -92,7 +92,7 @@ WHERE_TO_LEARN = Lesson(
             ),
             (
                 "It makes no difference, because the number of experts is the same.",
-                "The figure shows twelve runs with equal numbers. The bands are far narrower than the range of the dots.",
+                "All twelve runs in the figure have equal numbers. Compare the bands with the range of the means.",
             ),
         ),
     ),

@@ -15,11 +15,11 @@ def _reveal(results: Results) -> tuple[str, ...]:
     trained, top = what["trained"], what["top"]
     chance = fmean(entry["loss"] for entry in what["random"])
     return (
-        f"As trained, the loss is {trained['loss']:.2f} and accuracy {trained['accuracy']:.0f} %. Without five random "
-        f"experts the loss is {chance:.2f} on average.",
+        f"As trained, the loss is {trained['loss']:.2f} and accuracy {trained['accuracy']:.0f} %. Without "
+        f"five random experts the loss is {chance:.2f} on average.",
         f"Without the five that a simple rule picks it is {top['loss']:.2f}, and accuracy {top['accuracy']:.0f} %.",
-        "The rule asks of each expert: if it became a little weaker, how fast would the loss rise? One pass through the "
-        "network answers this for all 96 at once.",
+        "The rule asks of each expert: if it became a little weaker, how fast would the loss rise? One pass through "
+        "the network answers this for all 96 at once.",
     )
 
 
@@ -53,8 +53,8 @@ WHICH_EXPERTS_MATTER = Lesson(
     summary="If five of 96 experts are switched off, which five hurt most?",
     minutes=5,
     background=(
-        "This network is trained. Its 96 experts stand in a grid: twelve layers from the input at the top to the output "
-        "at the bottom, eight experts each.",
+        "This network is trained. Its 96 experts stand in a grid: twelve layers from the input at the top to the "
+        "output at the bottom, eight experts each.",
         "Each expert can be switched off after training. Then the network is tested again. Nothing is trained here.",
         "The loss says how wrong the network is: 0 is perfect, higher is worse.",
     ),

@@ -91,15 +91,20 @@ def recorded_run(store: RunStore, entry: LessonRun) -> RecordedRun:
     outcome = Outcome(run.config, started, evaluations, steps[-1])
     assert started is not None
     last = evaluations[-1]
-    similarity = store.last(run.id, SimilarityStats)
-    per_row = [value for value in similarity.absolute if value is not None] if similarity else []
+    similarity = mean_similarity(store.last(run.id, SimilarityStats))
     per_epoch = steps_per_epoch(started.train_images, run.config.batch_size)
     return RecordedRun(
         entry.arm.task, entry.arm.name, entry.seed, entry.arm.run(entry.seed).hash, round(last.accuracy, 3),
-        round(last.loss, 4), round(sum(per_row) / len(per_row), 5) if per_row else None,
+        round(last.loss, 4), None if similarity is None else round(similarity, 5),
         tuple((epoch, round(accuracy, 2)) for epoch, accuracy in outcome.curve), train_curve(steps, per_epoch),
         round(outcome.seconds or 0.0, 1),
     )  # fmt: skip
+
+
+def mean_similarity(statistics: SimilarityStats | None) -> float | None:
+    """Mean |cosine| of experts within a layer, mean over layers; None without experts."""
+    per_row = [value for value in statistics.absolute if value is not None] if statistics else []
+    return sum(per_row) / len(per_row) if per_row else None
 
 
 def train_curve(steps: Sequence[TrainStep], per_epoch: int) -> tuple[tuple[float, float], ...]:
