@@ -76,7 +76,7 @@ def _link_form() -> None:
     st.code(f"/learn?{query}" + (f"&hide={','.join(hidden)}" if hidden else ""), language=None, wrap_lines=True)
 
 
-def one(entry: Lesson) -> None:
+def draw_lesson(entry: Lesson) -> None:
     """Draw one lesson, on the task and without the parts that the link names."""
     hidden = {name.strip() for name in st.query_params.get("hide", "").split(",")} & set(lesson_view.HIDEABLE)
     if "navigation" in hidden:
@@ -99,7 +99,7 @@ if name := st.query_params.get("lesson"):
         st.warning(visitor.sentence(error))
         link("learn", "All lessons")
     else:
-        one(chosen)
+        draw_lesson(chosen)
 elif st.query_params.get("view") == "teachers":
     teachers()
 else:

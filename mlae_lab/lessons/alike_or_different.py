@@ -34,8 +34,8 @@ def _transfer(results: Results) -> Transfer:
                    "That is true, but it says nothing about how much they have learned."),
             Option("Both runs reach about the same accuracy.",
                    f"Yes. Here it is {dense:.1f} % without and {masked:.1f} % with the mask. If the gap is small, "
-                   "“learned less” explains little. In long runs on another task (the log of this lab) accuracy is equal, and "
-                   "the masked experts are half as alike."),
+                   "“learned less” explains little. In long runs on another task (the log of this lab) accuracy is "
+                   "equal, and the masked experts are half as alike."),
         ),
         2,
     )  # fmt: skip
