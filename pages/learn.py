@@ -40,7 +40,7 @@ def teachers() -> None:
     page.heading(
         "For teachers", "What each lesson teaches, what to ask, what people get wrong, and a link for the class."
     )
-    link("learn", "All lessons")
+    _all_lessons()
     _link_form()
     for entry in LESSONS:
         page.section(entry.title)
@@ -53,6 +53,11 @@ def teachers() -> None:
             f'<table class="lab-findings lab-wrong"><caption>Typical wrong answers, and what to say</caption>{wrong}'
             "</table>"
         )
+
+
+def _all_lessons() -> None:
+    with st.container(key="lesson_all"):
+        link("learn", "All lessons")
 
 
 def _link_form() -> None:
@@ -82,7 +87,7 @@ def draw_lesson(entry: Lesson) -> None:
     if "navigation" in hidden:
         st.html(_WITHOUT_SIDEBAR)
     else:
-        link("learn", "All lessons")
+        _all_lessons()
     task = st.query_params.get("task", entry.tasks[0])
     if task not in entry.tasks:
         known = ", ".join(entry.tasks)
@@ -97,7 +102,7 @@ if name := st.query_params.get("lesson"):
     except LessonError as error:
         page.heading("Learn")
         st.warning(visitor.sentence(error))
-        link("learn", "All lessons")
+        _all_lessons()
     else:
         draw_lesson(chosen)
 elif st.query_params.get("view") == "teachers":

@@ -44,6 +44,7 @@ HIDEABLE = {
 }
 _TEXT_LENGTH = 300  # characters of a reason or a sentence
 _SLOW_SECONDS = 90.0
+_WIDTHS = (2, 3)  # text, figure; equal in all steps, so that a figure keeps its width
 _STATE = "lesson_progress"
 
 
@@ -145,7 +146,7 @@ class _View:
     def guess(self) -> None:
         """Text on the left, the widget on the right."""
         with st.container(key=f"lesson_columns_{self.lesson.name}"):
-            left, right = st.columns([1, 2], gap="large")
+            left, right = st.columns(_WIDTHS, gap="large")
         with left:
             _paragraphs(self.lesson.background)
         with right:
@@ -216,7 +217,7 @@ class _View:
     def training(self) -> None:
         """The recorded curve at once, the real run next to it."""
         with st.container(key=f"lesson_columns_{self.lesson.name}"):
-            left, right = st.columns([1, 2], gap="large")
+            left, right = st.columns(_WIDTHS, gap="large")
         with left:
             self._your_guess()
             wanted = self.lesson.live_runs(self.state.guess, self.results.task)
@@ -308,7 +309,7 @@ class _View:
     def answer(self) -> None:
         """Guess and truth in one figure, the guesses of the class, and what follows from it."""
         with st.container(key=f"lesson_columns_{self.lesson.name}"):
-            left, right = st.columns([1, 2], gap="large")
+            left, right = st.columns(_WIDTHS, gap="large")
         with left:
             self._your_guess()
             _paragraphs(self.lesson.reveal(self.results))
@@ -397,7 +398,7 @@ class _View:
         transfer = self.lesson.transfer(self.results)
         state = self.state
         with st.container(key=f"lesson_columns_{self.lesson.name}"):
-            left, right = st.columns([1, 1], gap="large")
+            left, right = st.columns(_WIDTHS, gap="large")
         with left:
             st.html(f'<p class="lab-question">{escape(transfer.question)}</p>')
             chosen = st.radio(

@@ -277,6 +277,15 @@ def _verdict_answer(results: Results, guess: Verdict, value: Any, live: LiveValu
         },
         _means([mean_at], [gap], "+.1f", " points"),
     ]  # fmt: skip
+    shapes: list[dict] = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1.2}}
+    ]
+    side = {"A": (low, 0.0), "B": (0.0, high)}.get(value[0])
+    if side:  # the half in which the differences should be
+        shapes.append(
+            {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": side[0], "y1": side[1], "fillcolor": "@active",
+             "opacity": 0.1, "line": {"width": 0}, "layer": "below"}
+        )  # fmt: skip
     if todays:
         data.append(_live_marks(todays, "+.1f", " points"))
     alt = f"{title}. Pairs: " + "; ".join(f"seed {seed} {v:+.1f}" for seed, v in pairs)
@@ -287,11 +296,10 @@ def _verdict_answer(results: Results, guess: Verdict, value: Any, live: LiveValu
             ticktext=[*(f"seed {seed}" for seed, _ in pairs), "mean"], range=[-0.6, mean_at + 0.6], showgrid=False,
         ),
         yaxis=axis("B − A, points of accuracy", range=[low, high], tickformat="+~g"),
-        shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0,
-                 "line": {"color": "@ink", "width": 1.2}}],
+        shapes=shapes,
         annotations=[
-            _text(1.0, 1.0, f"your guess: {value[0]}", "@active", xref="paper", yref="paper", xanchor="right",
-                  yanchor="top"),
+            _text(0.0, 0.02 if value[0] == "A" else 1.0, f"your guess: {value[0]}", "@active", xref="paper",
+                  yref="paper", xanchor="left", yanchor="bottom" if value[0] == "A" else "top"),
         ],
         margin={"l": 58, "r": 16, "t": 44, "b": 44}, **_legend(),
     )  # fmt: skip
@@ -360,7 +368,8 @@ def _intervals(x: Sequence[float], statistics: Sequence[SeedStatistics]) -> dict
         "type": "bar", "name": "95 % interval of the mean", "x": [at for at, _, _ in known],
         "base": [round(low, 5) for _, low, _ in known],
         "y": [round((high or low) - low, 5) for _, low, high in known],
-        "width": 0.5 if len(x) > 4 else 0.28, "marker": {"color": "@accent", "opacity": 0.18}, "hoverinfo": "skip",
+        "width": 0.5 if len(x) > 4 else 0.28, "hoverinfo": "skip",
+        "marker": {"color": "@faint", "line": {"width": 1, "color": "@middle"}},
     }  # fmt: skip
 
 
@@ -369,7 +378,7 @@ def _means(x: Sequence[float], statistics: Sequence[SeedStatistics], digits: str
         "type": "scatter", "mode": "markers+text", "name": "mean over seeds", "x": list(x),
         "y": [round(s.mean, 5) for s in statistics],
         "text": [f"{s.mean:{digits}}{unit if len(x) <= 4 else ''}" for s in statistics],
-        "textposition": "middle right" if len(x) <= 4 else "top center", "textfont": {"size": 13, "color": "@ink"},
+        "textposition": "top right" if len(x) <= 4 else "top center", "textfont": {"size": 13, "color": "@ink"},
         "cliponaxis": False,
         "marker": {"size": 22 if len(x) <= 4 else 16, "symbol": "line-ew-open", "color": "@accent",
                    "line": {"width": 3, "color": "@accent"}},
