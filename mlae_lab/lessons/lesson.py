@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlae_lab.lessons.recording import Results
 
 SEEDS = (0, 1, 2)
-LOCATION, FASHION, DIGITS = "dsprites_loc_rendered", "fashion", "digits"
+LOCATION, FASHION = "dsprites_loc_rendered", "fashion"
 
 
 def short_run(task: str, plan: MaskPlan | None = None) -> RunConfig:

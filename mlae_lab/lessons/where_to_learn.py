@@ -72,7 +72,7 @@ WHERE_TO_LEARN = Lesson(
     question="Paint the one layer that should get the experts.",
     guess=Row(tuple(_name(row) for row in range(LAYERS)), EXPERTS),
     arms=(
-        *(Arm(_name(row), f"{row + 1}", short_run(LOCATION, _row(row))) for row in range(LAYERS)),
+        *(Arm(_name(row), f"layer {row + 1}", short_run(LOCATION, _row(row))) for row in range(LAYERS)),
         Arm("lower", "Layers 1 to 6", short_run(LOCATION, allocation((8,) * 6 + (0,) * 6)), later=True),
         Arm("upper", "Layers 7 to 12", short_run(LOCATION, allocation((0,) * 6 + (8,) * 6)), later=True),
     ),

@@ -8,7 +8,7 @@
 /** @type {WeakMap<HTMLElement, GuessBoard>} */
 const guessBoards = new WeakMap();
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-const WIDE = 620, HIGH = 330, EDGE = { left: 46, right: 18, top: 16, bottom: 44 };
+const WIDE = 620, HIGH = 330, EDGE = { left: 46, right: 40, top: 16, bottom: 44 };
 
 class GuessBoard {
   /** @param {HTMLElement} root */
@@ -145,7 +145,7 @@ class GuessBoard {
 
   fit() {
     if (!this.data || this.data.mode === "curve" || !this.root.clientWidth) return;
-    const cell = Math.max(18, Math.min(34, Math.floor((this.root.clientWidth - 76) / this.data.columns) - 4));
+    const cell = Math.max(18, Math.min(34, Math.floor((this.root.clientWidth - 84) / this.data.columns) - 4));
     this.board.style.setProperty("--cell", cell + "px");
   }
 

@@ -129,8 +129,13 @@ def lesson_guess(lesson: Lesson) -> Any:
     return 0 if lesson.guess.kind == "row" else None
 
 
-def _paragraphs(texts: Sequence[str], style: str = "lab-text") -> None:
-    st.html("".join(f'<p class="{style}">{escape(text)}</p>' for text in texts))
+def _shown(text: str) -> str:
+    """A text as HTML in which no line breaks before a percent sign or within p = 0.5."""
+    return escape(text).replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0")
+
+
+def _paragraphs(texts: Sequence[str]) -> None:
+    st.html("".join(f'<p class="lab-text">{_shown(text)}</p>' for text in texts))
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class _View:
         with left:
             _paragraphs(self.lesson.background)
         with right:
-            st.html(f'<p class="lab-question">{escape(self.lesson.question)}</p>')
+            st.html(f'<p class="lab-question">{_shown(self.lesson.question)}</p>')
             self._guess_form()
 
     def _guess_form(self) -> None:
@@ -235,7 +240,6 @@ class _View:
             if st.button("Show the answer", key=f"{self.key}_answer", type="primary"):
                 self.state.step = ANSWER
                 st.rerun()
-            self._back(GUESS, "Change my guess")
         with right:
             self._watched(lambda entries: self._draw_curves(entries))
 
@@ -323,7 +327,8 @@ class _View:
             ):
                 self.state.step = QUESTION
                 st.rerun()
-            self._back(TRAINING if self.state.runs or self.state.trouble else GUESS, "Back")
+            if self.state.runs or self.state.trouble:
+                self._back(TRAINING, "Back")
         with right:
             self._result()
 
@@ -400,7 +405,7 @@ class _View:
         with st.container(key=f"lesson_columns_{self.lesson.name}"):
             left, right = st.columns(_WIDTHS, gap="large")
         with left:
-            st.html(f'<p class="lab-question">{escape(transfer.question)}</p>')
+            st.html(f'<p class="lab-question">{_shown(transfer.question)}</p>')
             chosen = st.radio(
                 "Your answer", range(len(transfer.options)), state.choice,
                 lambda i: transfer.options[i].text, key=f"{self.key}_option", label_visibility="collapsed",
@@ -441,7 +446,7 @@ class _View:
     def _your_guess(self) -> None:
         state = self.state
         reason = f" Because: {state.reason}" if state.reason else ""
-        st.html(f'<p class="lab-guess">Your guess: {escape(self.lesson.guess.words(state.guess))}.{escape(reason)}</p>')
+        st.html(f'<p class="lab-guess">Your guess: {_shown(self.lesson.guess.words(state.guess))}.{escape(reason)}</p>')
 
     def _back(self, step: int, label: str) -> None:
         if st.button(label, key=f"{self.key}_back", type="tertiary"):

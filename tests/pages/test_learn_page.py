@@ -23,6 +23,11 @@ def press(at: AppTest, part: str) -> None:
     assert not at.exception
 
 
+def text(at: AppTest) -> str:
+    """The HTML of the page, with ordinary spaces."""
+    return html(at).replace("\u00a0", " ")
+
+
 def finish(store: RunStore, run: str, accuracy: float) -> None:
     """Give a run of a lesson its three evaluations."""
     started = ev.Started(1, 1, 1, 800, 200, 150, "cpu", "float32", 0.1)
@@ -46,7 +51,7 @@ def test_a_lesson_from_the_guess_to_the_last_question(store: RunStore) -> None:
     at.radio(key=f"{NAME}_guess_verdict").set_value("B").run()
     at.text_input(key=f"{NAME}_reason").set_value("it is <new>").run()
     press(at, "commit")
-    shown = html(at)
+    shown = text(at)
     assert "Your guess: B (p = 0.1) is better; 3 seeds needed. Because: it is &lt;new&gt;" in shown
     assert "The run is about to start. The recorded run carries the lesson." in shown
     assert figures(at)["lesson-curves"].startswith("Line chart of accuracy over training. Recorded")
@@ -56,7 +61,7 @@ def test_a_lesson_from_the_guess_to_the_last_question(store: RunStore) -> None:
     assert store.predictions("is-it-better", "fashion") == [["B", 3]]
 
     press(at, "answer")
-    shown, drawn = html(at), figures(at)
+    shown, drawn = text(at), figures(at)
     results = recording.results(next(entry for entry in LESSONS if entry.name == "is-it-better"))
     assert results is not None
     for sentence in results.lesson.reveal(results):

@@ -148,12 +148,12 @@ def _lanes_answer(results: Results, guess: Sliders | Row | Arrow, value: Any, li
             "marker": {"size": 6, "color": "@accent", "opacity": 0.55},
             "hovertemplate": f"%{{y:{digits}}}{unit}<extra>one recorded run</extra>",
         },
-        _means(x, statistics, digits, unit),
+        *_means(x, statistics, digits, unit),
     ]  # fmt: skip
     annotations, shapes = [], []
     title = ""
     if isinstance(guess, Sliders):
-        marks = [(i, value[j]) for j, (name, _) in enumerate(guess.handles) for i in x if arms[i].name == name]
+        marks = [(i - 0.24, value[j]) for j, (name, _) in enumerate(guess.handles) for i in x if arms[i].name == name]
         data.append(_guess_marks(marks, digits, unit))
         limits += [y for _, y in marks]
         gaps = [value[j] - results.mean(name) for j, (name, _) in enumerate(guess.handles)]
@@ -168,7 +168,7 @@ def _lanes_answer(results: Results, guess: Sliders | Row | Arrow, value: Any, li
         annotations.append(_text(value, 1.0, "your layer", "@active", yref="paper", yanchor="top"))
         order = sorted(arms, key=lambda arm: -results.mean(arm.name))
         place = [arm.name for arm in order].index(guess.arms[value]) + 1
-        title = f"Your layer {value + 1} is number {place} of {len(arms)}; the best is layer {order[0].label}"
+        title = f"Your layer {value + 1} is number {place} of {len(arms)}; the best is {order[0].label}"
     else:
         first, second = statistics[0].mean, statistics[1].mean
         span = max(limits) - min(limits)
@@ -183,12 +183,12 @@ def _lanes_answer(results: Results, guess: Sliders | Row | Arrow, value: Any, li
         annotations.append(_text(0.64, end, f"your guess: {guess.words(value)}", "@active", xanchor="left"))
         fell = second < first
         title = f"The similarity {'falls' if fell else 'rises'}: your guess was {_yes((value == 'down') == fell)}"
-    todays = [(i, v) for i, arm in enumerate(arms) for _, v in live.by_arm.get(arm.name, ())]
+    todays = [(i - 0.14, v) for i, arm in enumerate(arms) for _, v in live.by_arm.get(arm.name, ())]
     if todays:
         data.append(_live_marks(todays, digits, unit))
         limits += [v for _, v in todays]
     low, high = room(min(limits), max(limits), least=0.02 if results.lesson.measure == "similarity" else 10.0)
-    names = [escape(arm.label) for arm in arms]
+    names = [str(i + 1) if isinstance(guess, Row) else escape(arm.label) for i, arm in enumerate(arms)]
     alt = f"{title}. {quantity.capitalize()}, mean of {_seeds_note(results)}: " + "; ".join(
         f"{arm.label} {s.mean:{digits}}{unit}" for arm, s in zip(arms, statistics, strict=True)
     )
@@ -275,7 +275,7 @@ def _verdict_answer(results: Results, guess: Verdict, value: Any, live: LiveValu
             "marker": {"size": 10, "color": "@accent"},
             "hovertemplate": "seed %{x}: %{y:+.1f} points<extra>recorded</extra>",
         },
-        _means([mean_at], [gap], "+.1f", " points"),
+        *_means([mean_at], [gap], "+.1f", ""),
     ]  # fmt: skip
     shapes: list[dict] = [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1.2}}
@@ -373,17 +373,27 @@ def _intervals(x: Sequence[float], statistics: Sequence[SeedStatistics]) -> dict
     }  # fmt: skip
 
 
-def _means(x: Sequence[float], statistics: Sequence[SeedStatistics], digits: str, unit: str) -> dict:
-    return {
-        "type": "scatter", "mode": "markers+text", "name": "mean over seeds", "x": list(x),
-        "y": [round(s.mean, 5) for s in statistics],
-        "text": [f"{s.mean:{digits}}{unit if len(x) <= 4 else ''}" for s in statistics],
-        "textposition": "top right" if len(x) <= 4 else "top center", "textfont": {"size": 13, "color": "@ink"},
-        "cliponaxis": False,
-        "marker": {"size": 22 if len(x) <= 4 else 16, "symbol": "line-ew-open", "color": "@accent",
-                   "line": {"width": 3, "color": "@accent"}},
-        "hovertemplate": f"mean %{{y:{digits}}}{unit}<extra></extra>",
-    }  # fmt: skip
+def _means(x: Sequence[float], statistics: Sequence[SeedStatistics], digits: str, unit: str) -> list[dict]:
+    """The means as lines, and their values as text above the interval or, where there is room, next to it."""
+    is_narrow = len(x) > 4
+    tops = [s.maximum if s.high is None else max(s.maximum, s.high) for s in statistics]
+    return [
+        {
+            "type": "scatter", "mode": "markers", "name": "mean over seeds", "x": list(x),
+            "y": [round(s.mean, 5) for s in statistics], "cliponaxis": False,
+            "marker": {"size": 16 if is_narrow else 22, "symbol": "line-ew-open", "color": "@accent",
+                       "line": {"width": 3, "color": "@accent"}},
+            "hovertemplate": f"mean %{{y:{digits}}}{unit}<extra></extra>",
+        },
+        {
+            "type": "scatter", "mode": "text", "name": "values", "showlegend": False, "hoverinfo": "skip",
+            "x": list(x) if is_narrow else [at + 0.17 for at in x],
+            "y": [round(top, 5) for top in tops] if is_narrow else [round(s.mean, 5) for s in statistics],
+            "text": [f"{s.mean:{digits}}{'' if is_narrow else unit}" for s in statistics],
+            "textposition": "top center" if is_narrow else "middle right",
+            "textfont": {"size": 13 if is_narrow else 15, "color": "@ink"}, "cliponaxis": False,
+        },
+    ]  # fmt: skip
 
 
 def _guess_marks(marks: Sequence[tuple[float, float]], digits: str, unit: str) -> dict:
