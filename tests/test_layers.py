@@ -26,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"core", "data", "model", "methods", "analysis"},
     "lessons": {"core"},
     "runs": {"core", "data", "lessons"},  # part of the server process, so nothing that needs torch
-    "figures": {"core", "data", "lessons", "runs"},  # and reports: the part of ui without Streamlit, which the command line uses
+    # The part of ui without Streamlit, with its reports; the command line uses it.
+    "figures": {"core", "data", "lessons", "runs"},
     "ui": {"core", "data", "lessons", "runs", "network", "figures"},
     "doctor": {"core", "data", "runs"},
     "cli": {"core", "data", "lessons", "runs", "network", "doctor", "figures"},

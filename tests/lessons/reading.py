@@ -1,4 +1,4 @@
-"""The Flesch-Kincaid grade of a text: 0.39 words per sentence + 11.8 syllables per word − 15.59 (Kincaid et al. 1975)."""
+"""The Flesch-Kincaid grade: 0.39 words per sentence + 11.8 syllables per word − 15.59 (Kincaid et al. 1975)."""
 
 from __future__ import annotations
 
