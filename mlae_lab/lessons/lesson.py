@@ -1,7 +1,7 @@
 """Lesson: a question, a guess, a few runs that answer it, and what to ask next. Plain data, without torch.
 
-A lesson is one file of this package and one line in `__init__`. Its numbers come from a recording, which
-`mlae-lab lessons record NAME` makes by training its runs (`lessons.recording`, `runs.lesson_runs`).
+A lesson is one file of this package and one line in `__init__`. Its numbers come from a recording, which the command
+`lessons record` makes by training its runs (`lessons.recording`, `runs.lesson_runs`).
 """
 
 from __future__ import annotations

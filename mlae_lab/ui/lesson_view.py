@@ -18,6 +18,7 @@ from mlae_lab.lessons import LESSONS, recording, worksheet
 from mlae_lab.lessons.guess import Cells
 from mlae_lab.lessons.lesson import Lesson
 from mlae_lab.lessons.recording import Results
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import lesson_runs
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.lesson_runs import LessonRun
@@ -100,7 +101,7 @@ def draw(lesson: Lesson, task: str, hidden: Collection[str]) -> None:
         state = recording.state(lesson)
         reason = f": {state.reason}" if state.reason else ""
         st.warning(
-            f"The recording of this lesson is {state.word}{reason}. `python -m mlae_lab lessons record {lesson.name}` "
+            f"The recording of this lesson is {state.word}{reason}. `{PROGRAM} lessons record {lesson.name}` "
             "makes a new one."
         )
         return
