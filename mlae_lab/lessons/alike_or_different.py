@@ -39,9 +39,9 @@ def _transfer(results: Results) -> Transfer:
             Option("Both runs have 96 experts.",
                    "That is true, but it says nothing about how much they have learned."),
             Option("Both runs reach about the same accuracy.",
-                   f"Yes. Here it is {dense:.1f} % without and {masked:.1f} % with the mask. {_gap(dense - masked)} In long "
-                   "runs on dSprites-Loc (the log of this lab) accuracy is equal, and the masked experts are half as "
-                   "alike."),
+                   f"Yes. Here it is {dense:.1f} % without and {masked:.1f} % with the mask. {_gap(dense - masked)} In "
+                   "long runs on dSprites-Loc (the log of this lab) accuracy is equal, and the masked experts are half "
+                   "as alike."),
         ),
         2,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlae_lab.core.patterns import EXPERTS, LAYERS, allocation
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.seed_statistics import between
+from mlae_lab.core.seed_statistics import SeedStatistics, between
 from mlae_lab.lessons.guess import Row
 from mlae_lab.lessons.lesson import LOCATION, Arm, Lesson, Option, Teacher, Transfer, short_run
 from mlae_lab.lessons.recording import Results
@@ -28,13 +28,22 @@ def _live(value: int) -> tuple[str, ...]:
 def _reveal(results: Results) -> tuple[str, ...]:
     means = {row: results.mean(_name(row)) for row in range(LAYERS)}
     best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    alike = [
+        row for row in range(LAYERS) if row != best and _includes_zero(results.difference(_name(row), _name(best)))
+    ]
     return (
         f"The best single layer is layer {best + 1} with {means[best]:.0f} %. The worst is layer {worst + 1} with "
         f"{means[worst]:.0f} %. Layer 7 reaches {means[REFERENCE]:.0f} %.",
-        "All twelve have the same number of experts. Only the place differs.",
-        "A change in an early layer passes through all later layers, which can build on it. A change in the last layer "
-        "comes too late for what earlier layers have left out.",
+        "All twelve have the same number of experts. Only the place differs."
+        + (f" Three seeds cannot tell the best from {len(alike)} others." if alike else ""),
+        "A likely reason: a change in an early layer passes through all later layers, which can build on it. A change "
+        "in the last layer comes too late for what earlier layers have left out.",
     )
+
+
+def _includes_zero(gap: SeedStatistics) -> bool:
+    """Whether the seeds leave open which one is better."""
+    return gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high
 
 
 def _transfer(results: Results) -> Transfer:
@@ -43,8 +52,7 @@ def _transfer(results: Results) -> Transfer:
     gap_text = f"The gap is {gap.mean:.0f} points"
     if gap.interval is not None:
         gap_text += f" (95 % interval {between(gap.interval[1], gap.interval[2])})"
-    is_clear = gap.low is None or gap.high is None or not gap.low <= 0 <= gap.high
-    correct = (0 if gap.mean > 0 else 1) if is_clear else 2
+    correct = 2 if _includes_zero(gap) else 0 if gap.mean > 0 else 1
     numbers = f"The half near the input reaches {lower:.0f} %, the half near the output {upper:.0f} %. {gap_text}."
     return Transfer(
         "Now half of the layers get experts, 48 in all. Which half does better on the same task?",
