@@ -76,16 +76,16 @@ def test_the_grade_of_known_texts() -> None:
 def test_the_transfer_question_has_one_correct_answer(entry: Lesson) -> None:
     for task in entry.tasks:
         transfer = entry.transfer(recorded(entry, task))
-        said = [option.feedback.startswith("Yes") for option in transfer.options]
-        assert said == [i == transfer.correct for i in range(len(transfer.options))]
+        verdicts = [option.feedback.startswith("Yes") for option in transfer.options]
+        assert verdicts == [i == transfer.correct for i in range(len(transfer.options))]
 
 
 @EACH
 def test_a_lesson_trains_at_most_six_runs_for_any_guess(entry: Lesson) -> None:
-    guesses = range(12) if isinstance(entry.guess, Row) else [None]
-    for guess in guesses:
+    values = range(12) if isinstance(entry.guess, Row) else [None]
+    for value in values:
         for task in entry.tasks:
-            assert len(entry.live_runs(guess, task)) <= 6
+            assert len(entry.live_runs(value, task)) <= 6
     assert len({other.name for other in LESSONS}) == len(LESSONS)
 
 
@@ -113,7 +113,7 @@ def test_a_guess_from_a_browser_is_checked(guess: Sliders | Row, fine: object, b
     assert [guess.checked(entry) for entry in bad] == [None] * len(bad)
 
 
-def test_guesses_are_counted() -> None:
+def test_answers_are_counted() -> None:
     assert counts(Arrow("x"), ["up", "down", "up"]) == {"rises": 2, "falls": 1}
     assert counts(Row(("a", "b")), [1, 1]) == {"1": 0, "2": 2}
     assert counts(Verdict("a", "b", ("A", "B")), [["B", 3]]) == {"A": 0, "B": 1, "cannot tell": 0}

@@ -85,7 +85,7 @@ def test_needed_runs_are_listed_seed_by_seed() -> None:
     assert entry.arms[0].run(2).seed == 2
 
 
-def test_guesses_are_kept_without_names(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_are_kept_without_names(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add_prediction("is-it-better", "fashion", ["A", 3])
     store.add_prediction("is-it-better", "digits", ["B", 3])
     store.add_prediction("is-it-better", "fashion", ["cannot tell", 9])

@@ -193,7 +193,7 @@ def _lanes_answer(results: Results, guess: Sliders | Row | Arrow, value: Any, li
         f"{arm.label} {s.mean:{digits}}{unit}" for arm, s in zip(arms, statistics, strict=True)
     )
     return figure(
-        data, title, f"{alt}. {_live_alt(todays, digits, unit)}", "lesson-answer", _HEIGHT,
+        data, title, f"{alt}.{_live_alt(todays, digits, unit)}", "lesson-answer", _HEIGHT,
         xaxis=axis(
             "layer that has the experts: 1 is next to the input, 12 next to the output" if len(arms) > 4 else "",
             tickvals=x, ticktext=names, range=[-0.6, len(arms) - 0.4], showgrid=False,
@@ -240,7 +240,7 @@ def _curve_answer(results: Results, guess: Curve, value: Any, live: LiveValues) 
     listed = "; ".join(f"p = {p:g}: {s.mean:.0f} %, your guess {v:.0f} %"
                        for p, s, v in zip(x, statistics, drawn, strict=True))  # fmt: skip
     return figure(
-        data, title, f"{title}. {quantity.capitalize()}: {listed}. {_live_alt(todays, digits, unit)}", "lesson-answer",
+        data, title, f"{title}. {quantity.capitalize()}: {listed}.{_live_alt(todays, digits, unit)}", "lesson-answer",
         _HEIGHT,
         xaxis=axis(guess.x_label, tickvals=x, range=[-0.04, max(x) + 0.04]),
         yaxis=axis(quantity, range=[max(low, 0.0), min(high, 102.0)]),
@@ -415,7 +415,7 @@ def _live_marks(marks: Sequence[tuple[float, float]], digits: str, unit: str) ->
 
 
 def _live_alt(marks: Sequence[tuple[float, float]], digits: str, unit: str) -> str:
-    return f"Runs on {_LIVE}: {', '.join(f'{v:{digits}}{unit}' for _, v in marks)}." if marks else ""
+    return f" Runs on {_LIVE}: {', '.join(f'{v:{digits}}{unit}' for _, v in marks)}." if marks else ""
 
 
 def _text(x: float, y: float, text: str, colour: str, **more: Any) -> dict:
