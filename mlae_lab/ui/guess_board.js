@@ -8,7 +8,7 @@
 /** @type {WeakMap<HTMLElement, GuessBoard>} */
 const guessBoards = new WeakMap();
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-const WIDE = 620, HIGH = 330, EDGE = { left: 46, right: 40, top: 16, bottom: 44 };
+const WIDE = 620, HIGH = 330, EDGE = { left: 62, right: 40, top: 16, bottom: 44 };
 
 class GuessBoard {
   /** @param {HTMLElement} root */

@@ -227,8 +227,7 @@ class _View:
         with left:
             self._your_guess()
             wanted = self.lesson.live_runs(self.state.guess, self.results.task)
-            names = dict.fromkeys(arm.label if self.lesson.guess.kind != "row" else f"layer {arm.label}"
-                                  for arm, _ in wanted)  # fmt: skip
+            names = dict.fromkeys(arm.label for arm, _ in wanted)
             seeds = f", {len(self.lesson.live_seeds)} seeds each" if len(self.lesson.live_seeds) > 1 else ""
             _paragraphs(
                 [

@@ -168,7 +168,7 @@ def _lanes_answer(results: Results, guess: Sliders | Row | Arrow, value: Any, li
         annotations.append(_text(value, 1.0, "your layer", "@active", yref="paper", yanchor="top"))
         order = sorted(arms, key=lambda arm: -results.mean(arm.name))
         place = [arm.name for arm in order].index(guess.arms[value]) + 1
-        title = f"Your layer {value + 1} is number {place} of {len(arms)}; the best is {order[0].label}"
+        title = f"Your layer {value + 1} is number {place} of {len(arms)}; best: {order[0].label}"
     else:
         first, second = statistics[0].mean, statistics[1].mean
         span = max(limits) - min(limits)
@@ -195,7 +195,7 @@ def _lanes_answer(results: Results, guess: Sliders | Row | Arrow, value: Any, li
     return figure(
         data, title, f"{alt}.{_live_alt(todays, digits, unit)}", "lesson-answer", _HEIGHT,
         xaxis=axis(
-            "layer that has the experts: 1 is next to the input, 12 next to the output" if len(arms) > 4 else "",
+            "layer with experts (1: input, 12: output)" if len(arms) > 4 else "",
             tickvals=x, ticktext=names, range=[-0.6, len(arms) - 0.4], showgrid=False,
         ),
         yaxis=axis(quantity, range=[max(low, 0.0) if min(limits) >= 0 else low, high]),
