@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from mlae_lab.core.config import RunConfig
@@ -26,6 +27,7 @@ from mlae_lab.lessons.lesson import SEEDS, Arm, Lesson
 from mlae_lab.lessons.recording import RecordedRun, Recording, needed
 from mlae_lab.locations import ROOT
 from mlae_lab.runs import commands, outcomes, probe
+from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -36,6 +38,7 @@ IMAGES = 200  # of a what-if
 RANDOM_SETS, HALF_SAMPLES = 20, 20
 _KEEP = 1 - 1 / 8  # decay of the running mean per step
 _starting = threading.Lock()
+_recent: dict[tuple[Path, str], str] = {}  # (folder of a store, hash of a config) to the id of a run
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,26 @@ def start(store: RunStore, lesson: Lesson, wanted: Sequence[tuple[Arm, int]], ow
         LabError: A run cannot be started.
     """
     with _starting:  # forty students click at once: the second one must see the run of the first
-        return [
-            entry
-            if entry.run is not None
-            else LessonRun(
-                entry.arm,
-                entry.seed,
-                commands.launch(store, entry.arm.run(entry.seed), owner, Origin(relation=RELATION, source=lesson.name)),
-            )
-            for entry in existing_runs(store, wanted)
-        ]
+        entries = [LessonRun(arm, seed, _recent_run(store, arm.run(seed))) for arm, seed in wanted]
+        if any(entry.run is None for entry in entries):
+            entries = existing_runs(store, wanted)
+        started = []
+        for entry in entries:
+            config, run = entry.arm.run(entry.seed), entry.run
+            if run is None:
+                run = commands.launch(store, config, owner, Origin(relation=RELATION, source=lesson.name))
+            _recent[store.folder, config.hash] = run.id
+            started.append(LessonRun(entry.arm, entry.seed, run))
+        return started
+
+
+def _recent_run(store: RunStore, config: RunConfig) -> Run | None:
+    """The run that this process used last for a config, if it is still good: a search reads all runs of the store."""
+    name = _recent.get((store.folder, config.hash))
+    if name is None or not store.holds(name):
+        return None
+    run = derived(store, store.run(name))
+    return run if run.status is Status.FINISHED or not run.status.is_over else None
 
 
 # ---------------------------------------------------------------- recordings

@@ -11,6 +11,7 @@ import pytest
 
 from mlae_lab.runs import paths
 from tests.browser.conftest import Lab
+from tests.browser.test_access import serious_violations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -34,6 +35,7 @@ def test_a_lesson_with_the_mouse(visit: Callable[..., Page], lab: Lab, no_traini
     commit = page.get_by_role("button", name="Commit and train")
     commit.wait_for(timeout=30_000)
     assert commit.is_disabled()
+    assert serious_violations(page) == []
     for number, share in enumerate((0.3, 0.4, 0.6, 0.8)):  # of the height of the plot, from its top
         handle = page.locator(".gb-handle").nth(number)
         dot, plot = handle.locator(".gb-dot").bounding_box(), page.locator(".gb-curve svg").bounding_box()
@@ -55,6 +57,7 @@ def test_a_lesson_with_the_mouse(visit: Callable[..., Page], lab: Lab, no_traini
     page.get_by_role("button", name="Show the answer").click()
     page.locator(f"{ANSWER} .main-svg").first.wait_for(timeout=30_000)
     page.locator("[role='figure'][aria-label^='1 guess in this lab']").wait_for(timeout=30_000)
+    assert serious_violations(page) == []
     page.get_by_role("button", name="One more question").click()
     page.get_by_text("The frozen network does most of the work on Fashion.").click()
     page.get_by_role("button", name="Check").click()
@@ -76,6 +79,7 @@ def test_a_lesson_with_the_keyboard_on_a_phone(visit: Callable[..., Page], lab: 
     for _ in range(3):
         page.keyboard.press("ArrowDown")
     page.get_by_text("Layer 4 gets the eight experts.").wait_for()
+    assert serious_violations(page, ("color-contrast",)) == []
     button(page, "Commit and train")
     page.get_by_role("button", name="Show the answer").wait_for(timeout=30_000)
     button(page, "Show the answer")
@@ -89,6 +93,7 @@ def test_a_lesson_with_the_keyboard_on_a_phone(visit: Callable[..., Page], lab: 
     page.keyboard.press("Space")
     button(page, "Check")
     page.locator("[data-testid='stAlert']").wait_for(timeout=30_000)
+    assert serious_violations(page, ("color-contrast",)) == []
     assert page.evaluate("document.documentElement.scrollWidth <= 390")
 
 
