@@ -11,7 +11,7 @@ from mlae_lab.lessons import LESSONS, LessonError, lesson
 from mlae_lab.lessons.lesson import Lesson
 from mlae_lab.ui import lesson_view, page, visitor
 from mlae_lab.ui.markdown import plain
-from mlae_lab.ui.navigation import link
+from mlae_lab.ui.navigation import link, show_address
 
 _WITHOUT_SIDEBAR = """<style>section[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"],
 [data-testid="stSidebarCollapsedControl"] { display: none !important; }</style>"""
@@ -96,6 +96,7 @@ def draw_lesson(entry: Lesson) -> None:
     lesson_view.draw(entry, task, hidden)
 
 
+show_address()
 if name := st.query_params.get("lesson"):
     try:
         chosen = lesson(name)
