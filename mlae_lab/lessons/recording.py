@@ -59,7 +59,7 @@ class Recording:
     Attributes:
         lesson: Its name.
         created: Time in UTC, ISO 8601.
-        commit: Of the code, with "+" if files were changed since.
+        commit: Of the code, with "+" if files had been changed since.
         machine: Processor and number of cores.
         versions: Of Python, torch, timm and the lab.
         runs: All runs.
