@@ -233,7 +233,8 @@ class _View:
                 [
                     f"A real network now trains on this machine: {' and '.join(names)}{seeds}. Others who gave the "
                     "same guess share the run.",
-                    "The dashed lines were recorded before. You need not wait: the answer is there at any time, and "
+                    "The dashed lines were recorded before; dotted lines are the accuracy on the training images. You "
+                    "need not wait: the answer is there at any time, and "
                     "the run joins it when it is over.",
                 ]
             )
@@ -492,11 +493,16 @@ def _source(results: Results) -> str:
     """Where the recorded numbers come from."""
     record = results.recording
     seeds = len({run.seed for run in record.runs})
+    what = (
+        f"the run with seed {record.whatif['seed']} without some of its experts, {record.whatif['images']} images"
+        if results.lesson.whatif
+        else f"{seeds} seeds"
+    )
+    bands = "" if results.lesson.whatif else " Bars and bands are 95 % intervals of the mean over seeds (Student's t)."
     task = catalog.task(results.task).title
     return escape(
-        f"Recorded on {record.created[:10]}: {task}, {seeds} seeds, on {record.machine}, torch "
-        f"{record.versions.get('torch', '?')}, commit {record.commit}. Bars and bands are 95 % intervals of the mean "
-        "over seeds (Student's t)."
+        f"Recorded on {record.created[:10]}: {task}, {what}, on {record.machine}, torch "
+        f"{record.versions.get('torch', '?')}, commit {record.commit}.{bands}"
     )
 
 

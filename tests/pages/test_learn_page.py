@@ -11,6 +11,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.lessons import LESSONS, recording
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
+from mlae_lab.ui import queries
 from tests.lab import figures, html, open_page
 
 opened = partial(open_page, "learn")
@@ -19,6 +20,7 @@ NAME = "lesson_is-it-better"
 
 
 def press(at: AppTest, part: str) -> None:
+    queries.refresh()  # what the test did to the store counts at once
     at.button(key=f"{NAME}_{part}").click().run()
     assert not at.exception
 
