@@ -52,10 +52,10 @@ def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None 
 
 
 def to_schema_5(db: sqlite3.Connection) -> None:
-    """Undo the changes of schemas 6 to 8 to the tables, not to the names of events."""
+    """Undo the changes of schemas 6 to 9 to the tables, not to the names of events."""
     for name in ("name", "notes", "tags", "mask_name"):
         db.execute(f"ALTER TABLE runs DROP COLUMN {name}")
-    for name in ("study_runs", "study_versions", "studies"):
+    for name in ("study_runs", "study_versions", "studies", "lesson_predictions"):
         db.execute(f"DROP TABLE {name}")
     db.execute("ALTER TABLE runs RENAME COLUMN position TO place")
     db.execute("ALTER TABLE runs DROP COLUMN dataset")

@@ -24,13 +24,15 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"core", "model"},
     "analysis": {"core", "data", "model"},
     "training": {"core", "data", "model", "methods", "analysis"},
-    "runs": {"core", "data"},  # part of the server process, so nothing that needs torch
-    "figures": {"core", "data", "runs"},  # and reports: the part of ui without Streamlit, which the command line uses
-    "ui": {"core", "data", "runs", "network", "figures"},
+    "lessons": {"core"},
+    "runs": {"core", "data", "lessons"},  # part of the server process, so nothing that needs torch
+    # The part of ui without Streamlit, with its reports; the command line uses it.
+    "figures": {"core", "data", "lessons", "runs"},
+    "ui": {"core", "data", "lessons", "runs", "network", "figures"},
     "doctor": {"core", "data", "runs"},
-    "cli": {"core", "data", "runs", "network", "doctor", "figures"},
+    "cli": {"core", "data", "lessons", "runs", "network", "doctor", "figures"},
     "app": {"core", "runs", "ui", "network"},
-    "pages": {"core", "data", "runs", "ui", "doctor", "figures"},
+    "pages": {"core", "data", "lessons", "runs", "ui", "doctor", "figures"},
     "__main__": {"cli"},
     "network": set(),
     **{name: set() for name in SHARED},

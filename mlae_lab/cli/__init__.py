@@ -24,6 +24,7 @@ from mlae_lab.cli import (
     diversity,
     errors,
     fetching,
+    lessons,
     library,
     maps,
     methods,
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add(command)
     paper_tables.add(command)
     choose.add(command)
+    lessons.add(command)
     errors.add(command)
     maps.add(command)
     whatif.add(command)

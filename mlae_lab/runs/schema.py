@@ -15,6 +15,7 @@ plans     the library of masks: id, name, owner, created, plan (JSON)
 studies   one row per study: id, created, owner, halted (1: stopped, its missing runs are not to be started)
 study_versions  append-only: study, version (from 1), created, spec (JSON of `core.study.Study`); the last one counts
 study_runs      the run of each arm and seed of a study: study, arm, seed, run
+lesson_predictions  what was guessed in a lesson, without names: lesson, task, guess (JSON), time
 """
 
 from __future__ import annotations
@@ -106,7 +107,11 @@ CHANGES: tuple[tuple[str, ...], ...] = (
                     = JSON_EXTRACT(runs.config, '$.plan')), '')
             WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.method') = 'mlae' END""",
     ),
-    (),  # `preset_migration` makes studies of the runs with `OLD_RELATIONS`
+    (  # and `preset_migration` makes studies of the runs with `OLD_RELATIONS`
+        """CREATE TABLE lesson_predictions (
+            lesson TEXT NOT NULL, task TEXT NOT NULL, guess TEXT NOT NULL, time REAL NOT NULL)""",
+        "CREATE INDEX predictions_of_lesson ON lesson_predictions (lesson, task)",
+    ),
 )
 # How runs of a pair, a race, repeats or a diversity experiment were related to their parent before they were studies.
 OLD_RELATIONS = ("paired", "race", "repeat", "diversity")

@@ -29,6 +29,7 @@ from mlae_lab.runs.annotations import RunAnnotations, tags_of
 from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError, require_intact
 from mlae_lab.runs.event_log import EventLog, insert_events
 from mlae_lab.runs.fair_queue import fair_order
+from mlae_lab.runs.lesson_predictions import LessonPredictions
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
 from mlae_lab.runs.study_table import StudyTable
@@ -45,8 +46,9 @@ class Origin:
 
     Attributes:
         parent: The run from which it was launched, "" for none.
-        relation: "retry", "duplicate", "study", "branched" or "imported".
-        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "study" its id.
+        relation: "retry", "duplicate", "study", "lesson", "branched" or "imported".
+        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "study" its
+            id; for "lesson" its name.
     """
 
     parent: str = ""
@@ -114,7 +116,7 @@ class Run:
     mask_name: str = ""
 
 
-class RunStore(EventLog, MaskLibrary, RunAnnotations, StudyTable, Visitors):
+class RunStore(EventLog, MaskLibrary, RunAnnotations, StudyTable, LessonPredictions, Visitors):
     """Runs and their queue, and what the bases know of the store. See `Database` for opening one."""
 
     def paths(self, run: str) -> paths.RunPaths:

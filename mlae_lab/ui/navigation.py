@@ -8,7 +8,7 @@ from mlae_lab.locations import PAGES
 from mlae_lab.ui.markdown import plain
 
 _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
-    "": {"home": ("Home", ":material/home:")},
+    "": {"home": ("Home", ":material/home:"), "learn": ("Learn", ":material/school:")},
     "Design": {"task": ("Task", ":material/photo_library:"), "masks": ("Masks", ":material/grid_on:")},
     "Run": {
         "train": ("Train", ":material/play_circle:"),

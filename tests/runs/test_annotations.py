@@ -102,6 +102,7 @@ def test_a_store_of_schema_7_opens_and_names_the_masks_of_its_library(store: Run
     db = sqlite3.connect(database(store.folder))
     for column in ("name", "notes", "tags", "mask_name"):
         db.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+    db.execute("DROP TABLE lesson_predictions")
     db.execute("UPDATE runs SET config = 'not JSON' WHERE id = ?", (damaged.id,))
     db.execute("INSERT INTO plans VALUES ('x', 'damaged', '', 1.0, 'not JSON')")
     db.commit()

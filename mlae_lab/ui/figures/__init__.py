@@ -25,6 +25,13 @@ from mlae_lab.ui.figures.errors import (
     reliability_figure,
 )
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
+from mlae_lab.ui.figures.lessons import (
+    LiveCurve,
+    LiveValues,
+    answer_figure,
+    class_guess_figure,
+    lesson_curves_figure,
+)
 from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.methods import methods_figure, ranking_figure, table_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
@@ -52,16 +59,20 @@ __all__ = [
     "SEEDS_NOTE",
     "Figure",
     "Lane",
+    "LiveCurve",
+    "LiveValues",
     "Reference",
     "Running",
     "accuracy_figure",
     "against_figure",
+    "answer_figure",
     "balance_figure",
     "cell_figure",
     "chosen_figure",
     "class_accuracy_figure",
     "class_change_figure",
     "class_figure",
+    "class_guess_figure",
     "classes_figure",
     "confusion_figure",
     "difference_caption",
@@ -71,6 +82,7 @@ __all__ = [
     "importance_figures",
     "layer_grid_figure",
     "layers_figure",
+    "lesson_curves_figure",
     "loss_figure",
     "maps_figure",
     "mask_difference_figure",
