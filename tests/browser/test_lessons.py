@@ -29,7 +29,10 @@ def no_training(lab: Lab) -> Iterator[None]:
 
 
 def test_a_lesson_with_the_mouse(visit: Callable[..., Page], lab: Lab, no_training: None) -> None:
-    page = visit("/learn")
+    page = visit("/learn?view=teachers")
+    page.get_by_text("Typical wrong answers").first.wait_for(timeout=30_000)
+    assert serious_violations(page) == []
+    page.get_by_role("link", name="All lessons").click()
     page.get_by_role("link", name="What does p do?").click()
     page.wait_for_url("**/learn?lesson=what-p-does", timeout=30_000)
     commit = page.get_by_role("button", name="Commit and train")
