@@ -52,11 +52,8 @@ class LessonRun:
 
 def existing_runs(store: RunStore, wanted: Sequence[tuple[Arm, int]]) -> list[LessonRun]:
     """For each arm and seed the run of the store that is finished or on its way."""
-    entries = outcomes.reusable(store, [arm.run(seed) for arm, seed in wanted])
-    return [
-        LessonRun(arm, seed, None if isinstance(entry, RunConfig) else entry)
-        for (arm, seed), entry in zip(wanted, entries, strict=True)
-    ]
+    by_config = outcomes.candidates(store, [arm.run(seed) for arm, seed in wanted])
+    return [LessonRun(arm, seed, next(iter(runs), None)) for (arm, seed), runs in zip(wanted, by_config, strict=True)]
 
 
 def start(store: RunStore, lesson: Lesson, wanted: Sequence[tuple[Arm, int]], owner: str = "") -> list[LessonRun]:
