@@ -24,7 +24,7 @@ from mlae_lab.ui.figures.errors import (
     paired_tests_figure,
     reliability_figure,
 )
-from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
+from mlae_lab.ui.figures.grids import PLAIN, QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
 from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.methods import methods_figure, ranking_figure, table_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
@@ -47,6 +47,7 @@ __all__ = [
     "MAX_POINTS",
     "PAIRED_NOTE",
     "PAIRED_TESTS_NOTE",
+    "PLAIN",
     "QUANTITIES",
     "RELIABILITY_NOTE",
     "SEEDS_NOTE",
