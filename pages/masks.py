@@ -9,7 +9,7 @@ import streamlit as st
 from mlae_lab.core import catalog, paper, patterns
 from mlae_lab.core.edits import groups, onto, with_modules
 from mlae_lab.core.plan import MAX_COLUMNS, Kind, MaskPlan, PlanError
-from mlae_lab.ui import draft, page
+from mlae_lab.ui import draft, page, terms
 from mlae_lab.ui.library_view import library
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.mask_grid import mask_grid
@@ -45,7 +45,10 @@ def choose_pattern() -> None:
             "The number is the paper's mean over the VTAB-1k groups with ViT-B/16, Table 4, dense Table 9. "
             "Only uniform was tuned by task."
         )
-    p = right.number_input("p of uniform and mixed masks", 0.05, 0.95, patterns.MIXED_DROP_RATE, 0.05, key="masks_rate")
+    p = right.number_input(
+        "p of uniform and mixed masks", 0.05, 0.95, patterns.MIXED_DROP_RATE, 0.05, key="masks_rate",
+        help=terms.help_text("drop-rate"),
+    )  # fmt: skip
     rate = round(p, 2)
     picked = pattern_strip(pattern_cards(rate, draft.current().plan), key="masks_patterns")
     if picked:
@@ -67,12 +70,17 @@ def expert_settings(plan: MaskPlan) -> None:
         selection_mode="multi",
         default=shown,
         key=f"masks_modules_{backbone.name}_{','.join(shown)}",
-        help="The paper adapts qkv. Another kind of layer adds a row per block, with the experts of the first kind.",
+        help=terms.help_text(
+            "target",
+            first="The paper adapts qkv. Another kind of layer adds a row per block, with the experts of the first "
+            "kind.",
+        ),
     )
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         columns = st.number_input(
-            "Experts per layer", 1, MAX_COLUMNS, plan.columns, 1, key=f"masks_width_{plan.columns}", width=140
-        )
+            "Experts per layer", 1, MAX_COLUMNS, plan.columns, 1, key=f"masks_width_{plan.columns}", width=140,
+            help=terms.help_text("expert"),
+        )  # fmt: skip
         k = st.number_input(
             "Rank of an expert",
             1,
@@ -81,7 +89,7 @@ def expert_settings(plan: MaskPlan) -> None:
             1,
             key=f"masks_rank_{plan.expert_rank}",
             width=150,
-            help="The paper's experts have rank 1.",
+            help=terms.help_text("rank", first="The paper's experts have rank 1."),
         )
         init = st.number_input(
             "Initial λ",
@@ -90,7 +98,7 @@ def expert_settings(plan: MaskPlan) -> None:
             format="%g",
             key=f"masks_init_{plan.coefficient_init}",
             width=140,
-            help="The paper starts at 1 or tunes it from 0.125 to 4 (Table 10).",
+            help=terms.help_text("coefficient", first="The paper starts at 1 or tunes it from 0.125 to 4 (Table 10)."),
         )
         learn = st.checkbox("λ is trained", plan.train_coefficients, key=f"masks_train_{plan.train_coefficients}")
     try:

@@ -18,8 +18,8 @@ LOOK = "look"
 problem = draft.read_address()
 page.heading(
     "Choose a task",
-    "Four tasks are included in the lab. For the 24 tasks of the paper the bar shows the reported accuracies: grey up "
-    "to the linear probe, green from there to MLAE.",
+    "Four tasks are included in the lab. For the 24 tasks of the paper (VTAB-1k and FGVC) the bar shows the reported "
+    "accuracies: grey up to the linear probe, green from there to MLAE.",
 )
 if problem:
     st.warning(problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -32,6 +33,11 @@ from mlae_lab.runs.store import Origin, Run, RunStore
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
+
+_TERM = re.compile(
+    r'<span class="lab-kept"><button type="button" class="lab-term"[^>]*>(.*?)</button>([^<]*)</span>'
+    r'|<button type="button" class="lab-term"[^>]*>(.*?)</button>'
+)
 
 # ---------------------------------------------------------------- runs that are only records
 
@@ -273,8 +279,13 @@ def open_page(page: str, state: Mapping[str, object] = {}, **query: str) -> AppT
 
 
 def html(at: AppTest) -> str:
-    """The HTML of a page and of the sidebar."""
-    return " ".join(element.proto.body for element in at.get("html"))
+    """The HTML of a page and of the sidebar, without the buttons and the definitions of technical words."""
+    bodies = (element.proto.body for element in at.get("html"))
+    return " ".join(
+        _TERM.sub(lambda m: (m[1] or m[3]) + (m[2] or ""), body)
+        for body in bodies
+        if 'class="lab-definition"' not in body
+    )
 
 
 def figures(at: AppTest) -> dict[str, str]:

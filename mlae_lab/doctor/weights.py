@@ -63,9 +63,8 @@ def _bundled() -> Iterator[Finding]:
             problems.append(str(error))
     if problem := weights_problem(ASSETS / "lab_vit_12x128.safetensors"):
         problems.append(problem)
-    problems += [
-        f"{name} is missing" for name in ("first_run.json", "icon.png", "logo.svg") if not (ASSETS / name).is_file()
-    ]
+    needed = ("first_run.json", "tour.json", "icon.png", "logo.svg")
+    problems += [f"{name} is missing" for name in needed if not (ASSETS / name).is_file()]
     for sentence in problems:
         yield trouble("bundled", sentence, cure)
     if not problems:

@@ -31,7 +31,8 @@ def bench(run_id: str) -> None:
         st.warning(plain(sentence(error)))
         link("runs", "See all runs")
         return
-    _about(run)
+    with st.container(key="run_header"):  # one line in presentation mode
+        _about(run)
     with st.container(key="bench_controls"):  # always present, so that nothing below moves when it becomes empty
         _controls(run)
     sample_images = queries.tail(run_id).sample_images

@@ -34,7 +34,7 @@ from mlae_lab.runs import choosing, sampling, studies
 from mlae_lab.runs.choosing import Report
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.studies import Plan
-from mlae_lab.ui import draft, page, queries, visitor
+from mlae_lab.ui import draft, page, queries, terms, visitor
 from mlae_lab.ui.estimating import estimated_arm
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.study_form import draw_base, start_located, time_text
@@ -75,7 +75,14 @@ def _draw_form(base: RunConfig) -> None:
             key="choice_unit", label_visibility="collapsed",
         )  # fmt: skip
         seeds = int(
-            st.number_input("Seeds", 1, MAX_SEEDS, SEEDS, key="choice_seeds", help="Every setting trains with each.")
+            st.number_input(
+                "Seeds",
+                1,
+                MAX_SEEDS,
+                SEEDS,
+                key="choice_seeds",
+                help=terms.help_text("seed", first="Every setting trains with each."),
+            )
         )
     with right, st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         folds = st.selectbox(

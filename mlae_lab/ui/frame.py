@@ -8,7 +8,8 @@ import streamlit as st
 
 from mlae_lab.core.data_url import data_url
 from mlae_lab.locations import ASSETS
-from mlae_lab.ui import authentication, draft, navigation, old_links, page, visitor
+from mlae_lab.ui import authentication, draft, navigation, old_links, page, terms, visitor
+from mlae_lab.ui.present import present_button
 from mlae_lab.ui.run_strip import run_strip
 from mlae_lab.ui.theme_memo import remember_theme
 
@@ -22,10 +23,12 @@ def draw() -> None:
     remember_theme()
     page.dress()
     visitor.keep_cookies(login=authentication.pass_or_stop())
+    terms.draw_definitions()
     chosen = st.navigation(navigation.sections())
     with st.sidebar:
         run_strip()
     visitor.name_field()
+    present_button()
     authentication.note()
     old_links.update_address()
     draft.entered(chosen.url_path)

@@ -34,6 +34,7 @@
  * @property {string} run
  * @property {boolean} live
  * @property {[string, string][]} facts name and value
+ * @property {string[]} names of the facts as HTML
  * @property {string} waiting
  * @property {string} warning
  * @property {number} progress 0 to 1
@@ -268,7 +269,8 @@ class Bench {
         pair.append(document.createElement("dt"), document.createElement("dd"));
         this.facts.append(pair);
       }
-      if (pair.firstChild.textContent !== name) pair.firstChild.textContent = name;
+      const dt = /** @type {HTMLElement} */ (pair.firstChild); // its technical word is a button, see ui/terms.py
+      if (dt.textContent !== name) dt.innerHTML = this.data.names[i];
       if (pair.lastChild.textContent !== value) pair.lastChild.textContent = value;
     });
     this.bar.value = progress;

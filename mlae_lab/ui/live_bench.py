@@ -25,7 +25,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, queries
+from mlae_lab.ui import figures, queries, terms
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure, Reference
 from mlae_lab.ui.figures.base import finite
@@ -101,6 +101,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         "run": run.id,
         "live": live,
         "facts": text.facts,
+        "names": [terms.marked(escape(name), with_common=True) for name, _ in text.facts],
         "waiting": text.waiting,
         "warning": text.warning,
         "progress": round(progress, 4),

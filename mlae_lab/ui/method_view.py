@@ -11,7 +11,7 @@ from mlae_lab.core import method as registry
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.method import Method, Trait
 from mlae_lab.core.settings import ConfigError
-from mlae_lab.ui import draft, page
+from mlae_lab.ui import draft, page, terms
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.thumbnails import block_image
@@ -86,7 +86,11 @@ def recipe_choice(config: RunConfig) -> None:
         index=titles.index(current),
         key=draft.widget_key(f"train_recipe_{config.method}_{current}"),
         width=420,
-        help="Settings that authors used: epochs, learning rate, batch size and so on. Choosing one replaces yours.",
+        help=terms.help_text(
+            "recipe",
+            first="Settings that authors used: epochs, learning rate, batch size and so on. Choosing one replaces "
+            "yours.",
+        ),
     )
     if current != _OWN:
         recipe = known[current][1]

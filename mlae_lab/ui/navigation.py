@@ -8,7 +8,12 @@ from mlae_lab.locations import PAGES
 from mlae_lab.ui.markdown import plain
 
 _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
-    "": {"home": ("Home", ":material/home:"), "learn": ("Learn", ":material/school:")},
+    "": {"home": ("Home", ":material/home:")},
+    "Learn": {
+        "tour": ("Tour", ":material/route:"),
+        "learn": ("Lessons", ":material/school:"),
+        "glossary": ("Glossary", ":material/dictionary:"),
+    },
     "Design": {"task": ("Task", ":material/photo_library:"), "masks": ("Masks", ":material/grid_on:")},
     "Run": {
         "train": ("Train", ":material/play_circle:"),
@@ -31,6 +36,16 @@ def page(name: str) -> st.Page:
     title, icon = next(entries[name] for entries in _SECTIONS.values() if name in entries)
     address = None if name == "home" else name
     return st.Page(PAGES / f"{name}.py", title=title, icon=icon, url_path=address, default=name == "home")
+
+
+def title_of(name: str) -> str:
+    """The title of the page of that name."""
+    return next(entries[name][0] for entries in _SECTIONS.values() if name in entries)
+
+
+def names() -> list[str]:
+    """The names of all pages."""
+    return [name for entries in _SECTIONS.values() for name in entries]
 
 
 def sections() -> dict[str, list]:

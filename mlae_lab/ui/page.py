@@ -9,6 +9,7 @@ import streamlit as st
 
 from mlae_lab.locations import default_store, home_store
 from mlae_lab.runs.status import Status
+from mlae_lab.ui import terms
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()
 STATUS_TONE = {
@@ -29,8 +30,9 @@ def dress() -> None:
 
 
 def heading(title: str, line: str = "") -> None:
-    """Draw the title of the page and one sentence under it."""
-    st.html(f'<h1 class="lab-title">{title}</h1>' + (f'<p class="lab-line">{line}</p>' if line else ""))
+    """Draw the title of the page and one sentence under it, whose technical words open their definitions."""
+    marked = terms.marked(line, with_common=True)
+    st.html(f'<h1 class="lab-title">{title}</h1>' + (f'<p class="lab-line">{marked}</p>' if line else ""))
 
 
 def section(title: str) -> None:
@@ -40,13 +42,31 @@ def section(title: str) -> None:
 
 def facts(*pairs: tuple[str, str]) -> None:
     """Draw a row of facts: (name, value)."""
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
-    st.html(f'<dl class="lab-facts">{cells}</dl>')
+    st.html(f'<dl class="lab-facts">{fact_cells(*pairs)}</dl>')
+
+
+def fact_cells(*pairs: tuple[str, str]) -> str:
+    """The cells of facts as HTML; the technical words of the names open their definitions."""
+    return "".join(f"<div><dt>{terms.marked(n, with_common=True)}</dt><dd>{value}</dd></div>" for n, value in pairs)
 
 
 def note(text: str) -> None:
-    """Draw a sentence in small, grey letters."""
-    st.html(f'<p class="lab-note">{text}</p>')
+    """Draw a sentence in small, grey letters; its technical words open their definitions."""
+    st.html(f'<p class="lab-note">{terms.marked(text)}</p>')
+
+
+def computed(sentence: str, formula: str) -> None:
+    """Draw what a figure shows in a plain sentence, and how it is computed behind it.
+
+    Args:
+        sentence: For everybody; HTML, "" for none.
+        formula: Formula, units and source; HTML.
+    """
+    plain = f'<p class="lab-note">{terms.marked(sentence)}</p>' if sentence else ""
+    st.html(
+        f'{plain}<details class="lab-how"><summary>How is this computed?</summary>'
+        f'<p class="lab-note">{terms.marked(formula)}</p></details>'
+    )
 
 
 def command(text: str) -> None:

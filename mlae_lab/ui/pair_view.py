@@ -17,7 +17,7 @@ from mlae_lab.runs import presets, studies
 from mlae_lab.runs.comparability import beyond_the_cells
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import draft, page, queries, visitor
+from mlae_lab.ui import draft, page, queries, terms, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.requirements import missing
@@ -41,7 +41,11 @@ def pair_panel(run: Run) -> None:
         MAX_SEEDS,
         ENOUGH_SEEDS,
         key=f"pair_seeds_{run.id}",
-        help="A single pair is no evidence: three seeds or more show how much the seed alone changes the result.",
+        help=terms.help_text(
+            "seed",
+            "paired-difference",
+            first="A single pair is no evidence: three seeds or more show how much the seed alone changes the result.",
+        ),
     )
     probe = st.checkbox(
         "Train the linear probe, too", key=f"pair_probe_{run.id}", help="What the frozen features give without experts."

@@ -14,7 +14,7 @@ from mlae_lab.core.budget import Budget, budget, step_cost
 from mlae_lab.core.nearest_pattern import matches, nearest
 from mlae_lab.core.patterns import BUDGET, dense, fitted, lessons, paper_patterns
 from mlae_lab.core.plan import Kind, MaskPlan
-from mlae_lab.ui import page
+from mlae_lab.ui import page, terms
 from mlae_lab.ui.cards import Card
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -88,11 +88,19 @@ def kind_text(plan: MaskPlan) -> str:
     return _KIND_TEXT[plan.kind] if plan.experts else _EMPTY_TEXT
 
 
+def _marked_kind(plan: MaskPlan) -> str:
+    """The kind with its meaning as HTML; its first word opens the definition."""
+    word, _, rest = kind_text(plan).partition(":")
+    if not plan.experts or plan.kind is Kind.DENSE:
+        return kind_text(plan)
+    return f"{terms.button(f'{plan.kind.value}-mask', word)}:{rest}"
+
+
 def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
     """Draw kind, budget, expected values, cost and the nearest mask of the paper; returns the budget."""
     backbone = catalog.backbone(backbone_name)
     cost, step = budget(plan, backbone.shapes(plan.targets)), step_cost(plan, backbone)
-    st.html(f'<div style="min-height:3.4rem"><h2 class="lab-section">{kind_text(plan)}</h2></div>')
+    st.html(f'<div style="min-height:3.4rem"><h2 class="lab-section">{_marked_kind(plan)}</h2></div>')
     used = sum(kept > 0 for kept in plan.kept)
     _facts(
         ("Experts", f"{cost.experts} of {plan.rows * plan.columns}"),
@@ -114,9 +122,8 @@ def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
 
 def _facts(*pairs: tuple[str, str]) -> None:
     """Like `page.facts`, in columns of equal width, so that a longer number moves no other."""
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
     grid = "display: grid; grid-template-columns: repeat(auto-fit, minmax(148px, 1fr)); gap: .8rem 1rem"
-    st.html(f'<dl class="lab-facts" style="{grid}">{cells}</dl>')
+    st.html(f'<dl class="lab-facts" style="{grid}">{page.fact_cells(*pairs)}</dl>')
 
 
 def _nearest_sentence(plan: MaskPlan) -> str:

@@ -48,6 +48,23 @@ function download(name, content, type) {
 const CSV_ICON = { width: 24, height: 24, path: "M3 4h18v3H3zM3 9h5v4H3zM10 9h11v4H10zM3 15h5v5H3zM10 15h11v5H10z" };
 const SVG_ICON = { width: 24, height: 24, path: "M12 3v10l4-4 1.4 1.4L12 16 6.6 10.4 8 9l3 3V3zM4 19h16v2H4z" };
 
+const LARGER = 1.5; // type in presentation mode
+const FRAME = 110; // pixels around a figure that fills the screen
+const isPresented = () => document.documentElement.classList.contains("lab-present");
+/** A figure with larger type, in presentation mode: its fonts and margins, and tiny labels between them.
+ * @param {any} value @param {string} [name] of the attribute */
+function enlarged(value, name = "") {
+  if (Array.isArray(value)) return value.length > 64 && typeof value[0] === "number" ? value : value.map((v) => enlarged(v));
+  if (!value || typeof value !== "object") return value;
+  const larger = {};
+  for (const key in value) {
+    const inner = value[key];
+    const scales = typeof inner === "number" && ((/font$/.test(name) && key === "size") || (name === "margin" && key !== "pad"));
+    larger[key] = scales ? Math.round(inner * LARGER) : enlarged(inner, key);
+  }
+  return larger;
+}
+
 class Plot {
   /** One figure.
    * @param {HTMLElement} node that holds nothing else */
@@ -62,10 +79,14 @@ class Plot {
     // while the user drags a zoom box, new data wait: a redraw would remove the box
     /** @type {Parameters<Plot["draw"]> | null} */
     this.waiting = null;
+    /** @type {Parameters<Plot["draw"]> | null} */
+    this.last = null;
     this.release = () => setTimeout(() => {
       this.held = false;
       if (this.waiting) { const next = this.waiting; this.waiting = null; this.draw(...next); }
     }, 80);
+    this.again = () => { if (this.last && this.node.isConnected) { this.shown = null; this.draw(...this.last); } };
+    window.addEventListener("lab-present", this.again);
     node.addEventListener("pointerdown", () => { this.held = true; window.addEventListener("pointerup", this.release, { once: true }); }, true);
   }
 
@@ -98,10 +119,11 @@ class Plot {
   draw(figure, key, palette, url, name, alt) {
     if (this.held) { this.waiting = [figure, key, palette, url, name, alt]; return; }
     if (key === this.shown) return;
+    this.last = [figure, key, palette, url, name, alt];
     this.shown = key;
     const version = ++this.version;
     this.palette = palette;
-    this.figure = paint(figure, palette);
+    this.figure = isPresented() ? enlarged(paint(figure, palette)) : paint(figure, palette);
     this.name = name;
     this.fit();
     this.node.style.height = this.figure.layout.height + "px";
@@ -117,8 +139,10 @@ class Plot {
   // images keep their aspect ratio: the height of a figure with `layout.meta.fit` follows from its width
   fit() {
     const layout = this.figure.layout, fit = layout.meta && layout.meta.fit;
+    if (isPresented() && !fit) layout.height = Math.max(layout.height, innerHeight - FRAME); // fills the screen
     const room = fit ? this.node.clientWidth - layout.margin.l - layout.margin.r : 0;
-    if (room > 0) layout.height = Math.round(Math.min(room / fit.across, fit.most) * fit.down + layout.margin.t + layout.margin.b);
+    const most = fit && (isPresented() ? fit.most * LARGER : fit.most);
+    if (room > 0) layout.height = Math.round(Math.min(room / fit.across, most) * fit.down + layout.margin.t + layout.margin.b);
   }
 
   traces() { return this.figure.data.map((trace) => (this.hidden.has(trace.name) ? { ...trace, visible: "legendonly" } : trace)); }
@@ -135,5 +159,8 @@ class Plot {
     });
   }
 
-  purge() { if (window.Plotly) window.Plotly.purge(this.node); }
+  purge() {
+    window.removeEventListener("lab-present", this.again);
+    if (window.Plotly) window.Plotly.purge(this.node);
+  }
 }

@@ -15,6 +15,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.method import method, with_texts
 from mlae_lab.core.settings import ConfigError, Setting, form_groups, settings_of
 from mlae_lab.data.listing import counted
+from mlae_lab.ui import terms
 from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.method_view import method_choice
 from mlae_lab.ui.navigation import link
@@ -42,7 +43,7 @@ def choices(config: RunConfig) -> None:
         if config.has_mask:
             st.html(
                 f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div>'
-                f"<div><small>Mask</small><b>{plan.kind_name.capitalize()}</b>"
+                f"<div><small>{terms.button('mask')}</small><b>{terms.marked(plan.kind_name.capitalize())}</b>"
                 f"<span>{counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}</span></div></div>"
             )
             link("masks", "Paint another mask", mask=plan.code)
@@ -50,7 +51,8 @@ def choices(config: RunConfig) -> None:
             st.html(method_choice(config))
     with backbone_column.container(border=True, height="stretch"):
         st.html(
-            f'<div class="lab-choice"><small>Backbone</small><b>{backbone.title}</b><span>{backbone.note}</span></div>'
+            f'<div class="lab-choice"><small>{terms.button("backbone")}</small><b>{backbone.title}</b>'
+            f"<span>{backbone.note}</span></div>"
         )
 
 
@@ -103,10 +105,17 @@ def _rows(group: str, described: Sequence[Setting], config: Any) -> dict[str, An
     return values
 
 
+def _help(setting: Setting) -> str:
+    """The help of a setting, with the definition of its word."""
+    own = f"{setting.help} 0: none." if setting.optional and setting.kind in (int, float) else setting.help
+    definition = terms.of_setting(setting.name) if not setting.method or setting.method == "mlae" else ""
+    return f"{own}\n\n{definition}" if definition else own
+
+
 def _field(column: DeltaGenerator, setting: Setting, value: Any, name: str) -> Any:
     key = widget_key(name)
     if setting.kind is bool:
-        return column.toggle(setting.label, value, key=key, help=setting.help)
+        return column.toggle(setting.label, value, key=key, help=_help(setting))
     if setting.kind in (int, float):
         kind = setting.kind
         low = min(_SMALLEST, value or _SMALLEST) if setting.exclusive and not setting.optional else setting.low
@@ -118,11 +127,11 @@ def _field(column: DeltaGenerator, setting: Setting, value: Any, name: str) -> A
             step=kind(setting.step),
             format="%d" if kind is int else "%g",
             key=key,
-            help=f"{setting.help} 0: none." if setting.optional else setting.help,
+            help=_help(setting),
         )
         return None if setting.optional and not number else kind(number)
     if not setting.choices:
-        return column.text_input(setting.label, value, key=key, help=setting.help)
+        return column.text_input(setting.label, value, key=key, help=_help(setting))
     options = list(dict.fromkeys([*setting.choices, value]))
     chosen = column.selectbox(
         setting.label,
@@ -131,7 +140,7 @@ def _field(column: DeltaGenerator, setting: Setting, value: Any, name: str) -> A
         format_func=lambda option: _title(setting, option),
         accept_new_options=setting.open_ended,
         key=key,
-        help=setting.help,
+        help=_help(setting),
     )
     return chosen or value
 

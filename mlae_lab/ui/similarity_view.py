@@ -47,12 +47,13 @@ def _draw(results: SimilarityResults) -> None:
         for number, measure in enumerate(_SHOWN):
             with (left, right)[number % 2]:
                 live_plot(diversity_figure(results, measure), key=f"diversity_{measure}")
-        page.note(
+        page.computed(
+            "Each line is a kind of dropout, each band the 95 % interval of its mean over seeds.",
             "Mean over seeds of each run's last epoch and over layers, all experts on; bands: 95 % interval of the "
             "mean, cut at 100 % accuracy. |cosine|: paper, A.4, without the diagonal. "
             "Effective rank of ΔW: exp(−Σ p ln p) with p = σ / Σσ; "
             "stable rank: ‖ΔW‖²<sub>F</sub> / σ₁². At p = 0 the arms expert and token are the dense run, and the "
-            "arm LoRA is LoRA without dropout, with λ fixed at 1."
+            "arm LoRA is LoRA without dropout, with λ fixed at 1.",
         )
         with st.expander("Table of values"):
             _numbers(results)

@@ -24,7 +24,7 @@ from mlae_lab.errors import LabError
 from mlae_lab.runs import studies
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.studies import Plan
-from mlae_lab.ui import draft, page, queries, visitor
+from mlae_lab.ui import draft, page, queries, terms, visitor
 from mlae_lab.ui.estimating import estimated_arm
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.tables import table
@@ -80,13 +80,21 @@ def _draw_fields() -> None:
             seeds = int(
                 st.number_input(
                     "Seeds", 1, MAX_SEEDS, 3, key="study_form_seeds",
-                    help="Each arm trains with each seed. One seed cannot distinguish a difference from noise.",
+                    help=terms.help_text(
+                        "seed",
+                        "arm",
+                        first="Each arm trains with each seed. One seed cannot distinguish a difference from noise.",
+                    ),
                 )
             )  # fmt: skip
             margin = float(
                 st.number_input(
                     "Margin, points", 0.0, 100.0, 0.0, 0.5, key="study_margin", format="%g",
-                    help="Differences below it count as equivalent, and the study tests for that. 0: no such test.",
+                    help=terms.help_text(
+                        "equivalence",
+                        first="Differences below it count as equivalent, and the study tests for that. 0: no such "
+                        "test.",
+                    ),
                 )
             )  # fmt: skip
     with left:
@@ -101,7 +109,7 @@ def _draw_fields() -> None:
             "Reference",
             names,
             key=f"study_reference_{hash(tuple(names))}",
-            help="What the other arms are compared with.",
+            help=terms.help_text("baseline", first="What the other arms are compared with."),
         )
     if reference and reference != names[0]:
         data["reference"] = reference

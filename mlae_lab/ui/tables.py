@@ -7,6 +7,8 @@ from html import escape
 
 import streamlit as st
 
+from mlae_lab.ui import terms
+
 
 def large(text: str) -> None:
     """Draw the main sentence of a page."""
@@ -20,7 +22,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Draw a table; cells are HTML."""
     line = "border:0;border-bottom:1px solid color-mix(in srgb, currentColor 14%, transparent)"
     cell = f"padding:.35rem 1.4rem .35rem 0;text-align:left;vertical-align:top;font-size:.9rem;{line}"
-    top = "".join(f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{escape(name)}</th>' for name in head)
+    top = "".join(
+        f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{terms.marked(escape(name))}</th>' for name in head
+    )
     body = "".join("<tr>" + "".join(f'<td style="{cell}">{value}</td>' for value in row) + "</tr>" for row in rows)
     st.html(
         '<div style="overflow-x:auto"><table '

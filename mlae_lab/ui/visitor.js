@@ -1,8 +1,8 @@
 // @ts-check
-// The two cookies of a browser: its visitor id and, on a network, its login. Streamlit reads cookies but cannot set them.
+// The cookies of a browser: its visitor id, whether it has seen the tour and, on a network, its login. Streamlit reads cookies but cannot set them.
 // Two tabs that open at once create two ids: the id that is already in the cookie wins and is reported to Python.
 
-/** @typedef {{ visitor: string, login: string | null }} VisitorMessage */
+/** @typedef {{ visitor: string, login: string | null, tour: boolean }} VisitorMessage tour: whether it was offered and closed */
 
 const SHAPE = /^[A-Za-z0-9_-]{16,64}$/;
 const DAY = 86400;
@@ -31,6 +31,7 @@ export default function ({ data, parentElement, setStateValue }) {
       return false;
     }
     write("mlae_lab_visitor", data.visitor, 365);
+    if (data.tour) write("mlae_lab_tour", "seen", 365);
     if (data.login) write("mlae_lab_login", data.login, 30);
     return true;
   };

@@ -28,6 +28,7 @@ TIMEOUT_SECONDS = 0.5  # that a click waits for another writer of the store
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _OWN_WORDS = ("you", "somebody", "nobody known")
 _LOOK_SECONDS = 1.0
+_TOUR = "mlae_lab_tour"  # a cookie, and a key of the session
 _ID, _LEARNED, _TROUBLE = "visitor_id", "visitor_learned", "visitor_trouble"
 _HERE = Path(__file__).parent
 _COMPONENT = component(
@@ -77,11 +78,21 @@ def keep_cookies(login: str | None = None) -> None:
     with st.sidebar:
         _COMPONENT(
             key="visitor_cookie",
-            data={"visitor": current(), "login": login},
+            data={"visitor": current(), "login": login, "tour": has_seen_tour()},
             default={"stored": None},
             on_stored_change=commit,
             height="content",
         )
+
+
+def has_seen_tour() -> bool:
+    """Whether this browser's person has closed the tour that Home offers at the first visit."""
+    return bool(st.session_state.get(_TOUR)) or cookie(_TOUR) == "seen"
+
+
+def close_tour() -> None:
+    """Offer the tour on Home no more; for a callback, so that the browser stores it in the same run."""
+    st.session_state[_TOUR] = True
 
 
 def name_field() -> None:

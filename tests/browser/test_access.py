@@ -67,6 +67,7 @@ def failed(lab: Lab) -> None:
     list(enumerate([
         "/", "/task", "/task?task=svhn", "/masks", "/train", "/train?run={0}", "/race?runs={0},{1}", "/runs", "/doctor",
         "/compare?a={0}&b={1}", "/compare", "/experts?run={0}", "/experts", "/studies", "/studies?new=1", "/paper",
+        "/tour?step=10", "/glossary?term=lora",
     ])),
 )  # fmt: skip
 def test_page_fits_and_has_no_serious_violation(

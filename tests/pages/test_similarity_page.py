@@ -243,8 +243,8 @@ def timed(store: RunStore, step: float) -> None:
 
 def test_default_experiment_is_proposed(untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
-    assert "Not run yet" in html(at)
-    assert not figures(at)
+    assert "Repeat it on this task" in html(at)
+    assert list(figures(at)) == ["recorded-experiment"], "the recorded answer comes first"
     assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits")
     assert untried.config.epochs == 2
     assert "--epochs 8" in at.code[0].value

@@ -21,7 +21,9 @@ _FORMULA = (
 
 def draw(run: Run) -> None:
     """Draw the grid, classes by experts, and one class or image compared with the average."""
-    page.note(_FORMULA)
+    page.computed(
+        "How much each expert adds to the output of its layer, by class and by image. All experts are on.", _FORMULA
+    )
     tail, plan = queries.tail(run.id), run.config.plan
     images = tail.started.evaluation_images if tail.started else 0
     count = _count(run, images)
@@ -105,7 +107,10 @@ def draw(run: Run) -> None:
         left, right = st.columns(2, gap="large")
     with left:
         live_plot(figures.against_figure(canvas_shown, canvas, plan, escape(name)), key="activation_against")
-        page.note("Contribution / mean contribution over all images − 1.")
+        page.computed(
+            "How much more or less each expert adds here than on average. 0: as much as on average.",
+            "Contribution / mean contribution over all images − 1.",
+        )
     with right:
         live_plot(figures.expert_figure(canvas_shown, "contribution", plan, epoch), key="activation_one")
 

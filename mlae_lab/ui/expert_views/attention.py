@@ -42,6 +42,11 @@ SHOWN: dict[str, tuple[str, bool, str, str, str]] = {
         "all other layers as trained. Orange: the patch gains attention, blue: it loses attention, dark: 0.",
     ),
 }
+_PLAIN = {  # the same without formulas
+    "added": "How much each expert adds at each patch of the image.",
+    "signed": "How much each expert adds at each patch, and in which direction.",
+    "change": "How the attention moves when one expert alone is switched on.",
+}
 _OPEN = (
     "The paper shows such maps for one block (section 4.3, figure 6; appendix A.7, figure 7) but states neither the "
     "quantity nor the block; choose both here."
@@ -125,7 +130,7 @@ def _experts(result: dict[str, Any], layer: str, names: list[str], show: str, sc
         ),
         key="attention_experts",
     )
-    page.note(f"{note} {'' if signed else glow_note(scale) + ' '}{_OPEN}")
+    page.computed(_PLAIN[show] + ("" if signed else f" {glow_note(scale)}"), f"{note} {_OPEN}")
 
 
 def _expert_maps(image: dict[str, Any], show: str) -> np.ndarray | None:
@@ -158,12 +163,14 @@ def _network(result: dict[str, Any], layer: str, names: list[str], scale: str, o
         ),
         key="attention_rollout",
     )  # fmt: skip
-    page.note(
+    page.computed(
+        "Where the network looks with and without its experts. Attention shows which patches are mixed, not which ones "
+        f"determine the prediction. {glow_note(scale)} Change is with minus without; orange: more attention, blue: "
+        f"less, "
+        "dark: 0.",
         "Rollout: rᵀ Ã_L ⋯ Ã_1 with Ã = (A + I) / 2, A the mean over heads of softmax(q kᵀ / √d) (Abnar and Zuidema "
         f"2020). Attention of the layer: rᵀA of its block. r: {result['tokens']}. “Without” is the network with every "
-        "expert off. Attention to class and register tokens is left out, so a map sums to less than 1. Attention shows "
-        f"which patches are mixed, not which ones determine the prediction. {glow_note(scale)} "
-        "Change is with minus without; orange: more attention, blue: less, dark: 0."
+        "expert off. Attention to class and register tokens is left out, so a map sums to less than 1.",
     )
     if result["no_alone"]:
         page.note(f"{result['no_alone']}.")

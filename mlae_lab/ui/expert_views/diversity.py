@@ -21,6 +21,7 @@ from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.markdown import sentence
 from mlae_lab.ui.navigation import go, link
+from mlae_lab.ui.recorded_experiment import recorded_experiment
 from mlae_lab.ui.similarity_view import draw_similarity
 from mlae_lab.ui.study_queries import load, stored_studies
 
@@ -28,8 +29,10 @@ _CACHE_SECONDS = 5.0
 
 
 def draw(run: Run) -> None:
-    """Draw the newest study on the run's task, or propose one; studies on other tasks can be chosen."""
-    _introduction()
+    """Draw the newest study on the run's task, or propose one; studies on other tasks can be chosen.
+
+    Before there is one, the recorded experiment is the answer.
+    """
     task = run.config.task
     known = [stored for stored in stored_studies() if study_presets.dropout_arms(stored.study)]
     known.sort(key=lambda stored: _task(stored.study) != task)
@@ -44,8 +47,11 @@ def draw(run: Run) -> None:
         )  # fmt: skip
         selected = options[number]
     if selected is None:
+        recorded_experiment()
+        _introduction()
         _propose(run)
         return
+    _introduction()
     loaded = load(selected.id)
     draw_similarity(loaded)
     missing = len(loaded.state.cells) - loaded.state.done
@@ -55,12 +61,13 @@ def draw(run: Run) -> None:
 
 
 def _introduction() -> None:
-    page.note(
-        "The paper states that masking makes experts less similar (section 4.3, A.4). In theory, dropout on factors "
-        "does the opposite for squared loss: its penalty p/(1−p) · Σ ‖λᵢ bᵢ aᵢᵀx‖² is smallest when all experts "
-        "contribute equally (Cavazza et al. 2017; Mianjy et al. 2018). The study trains the same network in four "
-        "ways with equal settings: all experts always active; experts dropped for a whole step (the paper's mask); "
-        "experts dropped per token, the same noise without the structure; and LoRA with dropout of its inputs."
+    page.computed(
+        "The paper states that masking makes experts less similar (section 4.3, A.4). Theory for squared loss says the "
+        "opposite. The study trains the same network in four ways with equal settings: all experts always active; "
+        "experts dropped for a whole step (the paper's mask); experts dropped per token, the same noise without the "
+        "structure; and LoRA with dropout of its inputs.",
+        "In theory, dropout on factors has the penalty p/(1−p) · Σ ‖λᵢ bᵢ aᵢᵀx‖², which is smallest when all experts "
+        "contribute equally (Cavazza et al. 2017; Mianjy et al. 2018).",
     )
 
 
@@ -75,7 +82,7 @@ def _title(study: Study) -> str:
 
 
 def _propose(run: Run) -> None:
-    page.section("Not run yet")
+    page.section("Repeat it on this task")
     try:
         study = study_presets.diversity(_base_config(run))
     except LabError as error:

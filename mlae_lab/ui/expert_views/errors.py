@@ -41,7 +41,10 @@ def draw(run: Run) -> None:
         live_plot(
             figures.confusion_figure(result["names"], result["confusion"], result["shares"]), key="errors_confusion"
         )
-        page.note(figures.CONFUSION_NOTE)
+        page.computed(
+            "Which classes the run takes for which. A dark cell off the diagonal is a frequent error.",
+            figures.CONFUSION_NOTE,
+        )
     with right:
         live_plot(
             figures.reliability_figure(
@@ -49,9 +52,12 @@ def draw(run: Run) -> None:
             ),
             key="errors_reliability",
         )
-        page.note(figures.RELIABILITY_NOTE)
+        page.computed(
+            "Whether the run is as often correct as its confidence says. On the diagonal it is well calibrated.",
+            figures.RELIABILITY_NOTE,
+        )
     live_plot(figures.class_accuracy_figure(result["classes"], result["accuracy"]), key="errors_classes")
-    page.note(figures.CLASSES_NOTE)
+    page.computed("The accuracy of each class with its 95 % interval, the lowest first.", figures.CLASSES_NOTE)
     for name, (title, about) in ROWS.items():
         _row(title, about, result, result["extremes"][name])
     _compare(run, result, wanted)
@@ -161,7 +167,11 @@ def _compare(run: Run, result: Mapping, wanted: str | int) -> None:
     page.note(f"{escape(comparison.of_classes)} A is run {run.id}, B is run {other.id}.")
     if comparison.only_a or comparison.only_b:
         live_plot(figures.paired_tests_figure(comparison), key="errors_paired_tests")
-        page.note(figures.PAIRED_TESTS_NOTE)
+        page.computed(
+            "Whether one run is better than chance can explain, for all images and for each class (McNemar's test with "
+            "Holm's correction).",
+            figures.PAIRED_TESTS_NOTE,
+        )
         _images_that_differ(run, comparison)
     with st.expander("Table of classes"):
         table(

@@ -36,7 +36,7 @@ def draw(run: Run) -> None:
         with columns.pop(0):
             figure = figures.expert_figure(getattr(stats, quantity), quantity, run.config.plan, epoch)
             live_plot(figure, key=f"experts_{quantity}")
-            page.note(f"{figures.QUANTITIES[quantity][1]}.")
+            page.computed(figures.PLAIN[quantity], f"{figures.QUANTITIES[quantity][1]}.")
 
     for own in layer_grids(tail.statistics, described=True):  # such as learned drop rates
         step = next((event.step for event in tail.evaluations if event.epoch == epoch), None)
@@ -56,10 +56,12 @@ def draw(run: Run) -> None:
         live_plot(figures.similarity_tiles(similarity, run.config.plan.row_labels), key="experts_tiles")
     with right:
         live_plot(figures.similarity_curve(tail.similarity[: index + 1]), key="experts_similarity")
-        page.note(
+        page.computed(
+            "|cosine| shows how much two experts overlap; the signed mean also shows whether they act in the same or "
+            "in "
+            "opposite directions.",
             "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4), averaged over the "
-            "pairs of a layer without the diagonal and then over layers. |cosine| shows how much two experts overlap; "
-            "the signed mean also shows whether they act in the same or in opposite directions."
+            "pairs of a layer without the diagonal and then over layers.",
         )
 
 

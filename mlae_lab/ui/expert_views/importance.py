@@ -40,13 +40,18 @@ def _leave_one_out(run: Run) -> None:
         left, right = st.columns(2, gap="large")
     with left:
         live_plot(exact, key="importance_exact")
-        page.note(
+        page.computed(
+            "How much the loss rises when one expert is switched off. Orange: the run needs the expert. Blue: better "
+            "without it.",
             f"loss(fᵢ = 0) − loss(f = 1) on {result['images']} evaluation images, one evaluation for each expert; fᵢ "
-            "scales λᵢ bᵢ aᵢᵀ (paper, equations 4 and 5). Orange: the run needs the expert. Blue: better without it."
+            "scales λᵢ bᵢ aᵢᵀ (paper, equations 4 and 5).",
         )
     with right:
         live_plot(estimate, key="importance_estimate")
-        page.note("−∂loss/∂fᵢ at f = 1: one backward pass for all experts at once, on the same images and scale.")
+        page.computed(
+            "An estimate of the same from a single pass, on the same images and scale.",
+            "−∂loss/∂fᵢ at f = 1: one backward pass for all experts at once.",
+        )
     live_plot(figures.layers_figure(result, run.config.plan), key="importance_layers")
     page.note("The same with all experts of a layer left out; its estimate is the sum over them.")
 
@@ -86,11 +91,12 @@ def _greedy(run: Run) -> None:
     if not curves:
         return
     live_plot(figures.greedy_figure(curves, run.config.plan), key="greedy")
-    page.note(
+    page.computed(
+        "The accuracy with fewer and fewer experts. Selection and evaluation use the same images: accuracy on other "
+        "images may be slightly lower.",
         f"Each step selects the expert that gives the lowest mean cross-entropy on {count} evaluation images; ties are "
         "resolved by layer. Dotted: evaluated exactly, in the order of −∂loss/∂fᵢ at f = 1, smallest first"
-        + ("" if agreement is None else f"; the two orders have a Spearman correlation of {agreement:+.2f}")
-        + ". Selection and evaluation use the same images: accuracy on other images may be slightly lower."
+        + ("." if agreement is None else f"; the two orders have a Spearman correlation of {agreement:+.2f}."),
     )
     direction_kept = "removal" if "removal" in curves else "estimate"
     kept = st.slider("Experts kept, least useful removed first", 0, total, total, key=f"{key}_kept")
@@ -146,10 +152,11 @@ def _image_importance(run: Run) -> None:
         support = [[None if v is None else -v for v in row] for row in result["change"]]
         figure = figures.cell_figure(support, plan, title, "contribution to the margin", "image-importance", form=".3f")
         live_plot(figure, key="image_importance")
-        page.note(
+        page.computed(
+            "How much each expert supports the prediction. Orange: it supports it. Blue: it opposes it.",
             "Margin: the logit of the class that the run predicts with all experts, minus the largest other logit. "
             "Shown: the decrease of the margin with each expert off; when the margin falls below 0, the prediction "
-            "flips. Orange: the expert supports the prediction. Blue: it opposes it."
+            "flips.",
         )
 
 
@@ -239,7 +246,8 @@ def _robustness(run: Run) -> None:
     if len(results) == 2:
         page.note(verdict(results[0][1], results[1][1], [entry.id for entry, _ in results]))
     factor_text = "mᵢ / (1 − p), as in training" if rescaled else "mᵢ, without the 1 / (1 − p) of training"
-    page.note(
+    page.computed(
+        "Each mask leaves out experts at random, as in training.",
         f"fᵢ = {factor_text}; mᵢ = 0 with probability p, the same for every expert (paper, section 3.3). "
-        "Seed 0 for every run."
+        "Seed 0 for every run.",
     )

@@ -84,7 +84,10 @@ def _experts(run: Run, image: Chosen, result: dict) -> None:
             figures.expert_figure(result["canvas"], "contribution", run.config.plan, epoch),
             key="predict_grid",
         )
-        page.note("Mean over the tokens of this image of ‖λ b aᵀx‖ / ‖Wx + bias‖ (equations 3 to 5 of the paper).")
+        page.computed(
+            "How much each expert adds to the output of its layer for this image.",
+            "Mean over the tokens of this image of ‖λ b aᵀx‖ / ‖Wx + bias‖ (equations 3 to 5 of the paper).",
+        )
     with right:
         _maps(run, image.argument, result)
     with st.container(horizontal=True):
@@ -112,9 +115,9 @@ def whatif(run: Run, key: str, argument: int | dict[str, str], truth: int | None
         live_plot(
             figures.two_answers_figure(result["before"], result["now"], result["classes"], truth), key="predict_two"
         )
-        page.note(
-            "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). "
-            "Nothing is trained, and the head does not change."
+        page.computed(
+            "The prediction as trained and with these experts off. Nothing is trained, and the head does not change.",
+            "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5).",
         )
         link("experts", "Apply to all evaluation images", run=run.id, view="whatif", **_state_query(arguments))
 

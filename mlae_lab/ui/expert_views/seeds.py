@@ -90,7 +90,7 @@ def _alone(run: Run, seeds: KnownRuns, results: Results) -> None:
         page.note(noise)
     if lane := _lane("mean" if results.done > 1 else "", arm):
         live_plot(figures.seeds_figure([lane], run.config.protocol), key="seeds_alone")
-        page.note(figures.SEEDS_NOTE)
+        page.computed("A dot is a run; the band shows where the mean over seeds lies.", figures.SEEDS_NOTE)
     table(("Seed", "Last epoch"), [(str(cell.seed), _cell(cell)) for cell in arm.cells if cell.run is not None])
     _draw_excluded(seeds)
 
@@ -108,14 +108,18 @@ def _compare(run: Run, other: Run, seeds: KnownRuns, results: Results) -> None:
         if last is not None:
             values = tuple((pair.seed, pair.difference[-1][1]) for pair in difference.pairs if pair.is_complete)
             live_plot(figures.paired_figure(figures.Lane("mean", values, last)), key="seeds_paired")
-            page.note(figures.PAIRED_NOTE)
+            page.computed(
+                "A dot is the difference of the two masks with one seed. If the band does not hold 0, the masks "
+                "differ.",
+                figures.PAIRED_NOTE,
+            )
         else:
             page.note("No pair has finished yet. Each finished pair will be a dot here.")
     with right:
         lanes = [lane for name, arm in (("A", of_a), ("B", of_b)) if (lane := _lane(name, arm))]
         if lanes:
             live_plot(figures.seeds_figure(lanes, run.config.protocol), key="seeds_both")
-            page.note(figures.SEEDS_NOTE)
+            page.computed("A dot is a run; the band shows where the mean over seeds lies.", figures.SEEDS_NOTE)
     rows = []
     for cell_a, cell_b in zip(of_a.cells, of_b.cells, strict=True):
         is_complete = cell_a.accuracy is not None and cell_b.accuracy is not None

@@ -129,10 +129,10 @@ def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others
             live_plot(figures.similarity_tiles(others[-1], other.config.plan.row_labels), key="similarity_tiles_other")
         else:
             _by_layer(run, own[-1], None, None, baseline)
-    page.note(
-        "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction. cos(bᵢ "
-        "aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
-        "is left out."
+    page.computed(
+        "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction.",
+        "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the "
+        "diagonal is left out.",
     )
     several = len(own) > 1 or len(others) > 1
     with st.container(key="pair_similarity_curves"):
@@ -243,12 +243,13 @@ def _invariants(run: Run, own: Sequence[SimilarityStats], other: Run | None, oth
 
 def _invariants_note() -> None:
     page.section("Invariant measures of ΔW")
-    page.note(
+    page.computed(
+        "The split of an update into experts is not unique, so their similarity depends on it. What follows does not.",
         "BA = (BR)(R⁻¹A) for any invertible R: the rank-1 components of ΔW, and so their cosines, are not unique. Its "
         "singular values and its row and column spaces are. They are computed from the factors: Aᵀ = "
         "Q<sub>a</sub> R<sub>a</sub>, "
         "Bλ = Q<sub>b</sub> R<sub>b</sub>; the number of rows of R<sub>b</sub> R<sub>a</sub>ᵀ is the number of experts "
-        "times their rank."
+        "times their rank.",
     )
 
 
@@ -325,7 +326,11 @@ def _spectra(result: Mapping, other: Mapping | None) -> None:
             spectrum_figure(result["values"], other["values"] if other else (), "this run", "other"),
             key="similarity_spectrum",
         )
-        page.note("σᵢ / Σσ, mean over layers; the band spans the lowest to the highest layer.")
+        page.computed(
+            "How the strength of ΔW spreads over its directions, strongest first. A flat line uses all of them "
+            "equally.",
+            "σᵢ / Σσ, mean over layers; the band spans the lowest to the highest layer.",
+        )
     lines = [Line("effective", result["effective_rank"]), Line("stable", result["stable_rank"], dash="dashdot")]
     if other and other["targets"] == result["targets"]:
         lines += [
@@ -341,9 +346,10 @@ def _spectra(result: Mapping, other: Mapping | None) -> None:
     )
     with right:
         live_plot(by_layer_figure("ranks", result["labels"], lines, title, "rank"), key="similarity_ranks")
-        page.note(
+        page.computed(
+            "How many directions ΔW uses in each layer. The stable rank counts weak directions less.",
             "Effective rank: exp(−Σ p ln p) with p = σ / Σσ. Stable rank: ‖ΔW‖²<sub>F</sub> / σ₁², which is less "
-            "sensitive to small σ."
+            "sensitive to small σ.",
         )
 
 
@@ -354,9 +360,11 @@ def _spaces(result: Mapping, other: Mapping | None, same_seed: bool) -> None:
         with column:
             figure = overlap_figure(result[name], result["labels"], what, result[f"random_{name}"])
             live_plot(figure, key=f"similarity_overlap_{what}")
-    page.note(
+    page.computed(
+        "Whether two layers look for the same patterns (row space) or add the same directions (column space). 1: the "
+        "same space.",
         "Overlap of two layers: ‖UᵀV‖²<sub>F</sub> / min(r, s), the mean squared cosine of the principal angles "
-        "between the spaces of their ΔW; 1: the same space. Random baseline: max(r, s) / d."
+        "between the spaces of their ΔW. Random baseline: max(r, s) / d.",
     )
     if not other:
         page.note("Compare with a run of another seed to see whether both learned the same spaces.")

@@ -17,7 +17,7 @@ from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import page, queries
+from mlae_lab.ui import page, queries, terms
 from mlae_lab.ui.expert_switch import expert_switch
 
 MAX_SCALE = 2.0
@@ -103,9 +103,12 @@ def switches(run: Run, key: str, state: State, image_counts: Sequence[int] = ())
         "Click an expert to switch it off, or a layer's label for the layer. Dashed: off. Crossed out: no expert in "
         "this run."
     )
-    st.slider("Scale all λ by", 0.0, MAX_SCALE, step=0.05, key=f"{key}_scale", on_change=scaled)
+    st.slider(
+        "Scale all λ by", 0.0, MAX_SCALE, step=0.05, key=f"{key}_scale", on_change=scaled,
+        help=terms.help_text("coefficient"),
+    )  # fmt: skip
     left, right = st.columns([3, 2])
-    left.selectbox("Apply a mask", list(masks), key=f"{key}_mask", on_change=masked)
+    left.selectbox("Apply a mask", list(masks), key=f"{key}_mask", on_change=masked, help=terms.help_text("mask"))
     if image_counts:
         right.selectbox(
             "Images", image_counts, key=f"{key}_images", help="Evaluation images, spread evenly over the split."

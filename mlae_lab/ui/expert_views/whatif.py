@@ -65,9 +65,10 @@ def _draw_result(result: dict, state: State) -> None:
         live_plot(figure, key="whatif_classes")
     else:
         page.note("The accuracy of every class is as trained.")
-    page.note(
+    page.computed(
+        "The run as trained, evaluated again with these experts off and λ scaled.",
         _FORMULA
-        + (f" {result['images']} of the {result['of']} evaluation images." if result["images"] < result["of"] else "")
+        + (f" {result['images']} of the {result['of']} evaluation images." if result["images"] < result["of"] else ""),
     )
 
 

@@ -24,7 +24,7 @@ from mlae_lab.ui.figures.errors import (
     paired_tests_figure,
     reliability_figure,
 )
-from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
+from mlae_lab.ui.figures.grids import PLAIN, QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
 from mlae_lab.ui.figures.lessons import (
     LiveCurve,
     LiveValues,
@@ -54,6 +54,7 @@ __all__ = [
     "MAX_POINTS",
     "PAIRED_NOTE",
     "PAIRED_TESTS_NOTE",
+    "PLAIN",
     "QUANTITIES",
     "RELIABILITY_NOTE",
     "SEEDS_NOTE",

@@ -17,6 +17,12 @@ QUANTITIES: dict[str, tuple[str, str]] = {
     "active_share": ("Active share", "Steps in which the expert was active / all steps"),
     "gradient": ("Gradient", "Mean norm of the gradient of a and b over the steps in which the expert was active"),
 }
+PLAIN = {  # the same without formulas
+    "contribution": "How much each expert adds to the output of its layer.",
+    "coefficient": "How much the training turned each expert up or down.",
+    "active_share": "How often each expert took part in a training step.",
+    "gradient": "How strongly the training still changes each expert.",
+}
 
 
 def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> Figure:
