@@ -20,7 +20,7 @@ _WITHOUT_SIDEBAR = """<style>section[data-testid="stSidebar"], [data-testid="stE
 def listing() -> None:
     """Draw the lessons as cards."""
     page.heading(
-        "Learn",
+        "Lessons",
         "Guess first, then a real network trains and answers. Each lesson takes three clicks and some five minutes.",
     )
     with st.container(key="lesson_cards"):
@@ -101,7 +101,7 @@ if name := st.query_params.get("lesson"):
     try:
         chosen = lesson(name)
     except LessonError as error:
-        page.heading("Learn")
+        page.heading("Lessons")
         st.warning(visitor.sentence(error))
         _all_lessons()
     else:
