@@ -5,6 +5,9 @@
 
 const KEY = "F8", STORED = "mlae_lab_present", CLASS = "lab-present";
 const STOPS = ".lab-title, [role='figure'], .lb-box, [data-testid^='stBidiComponent']";
+// the buttons of a page with steps: by their keys, those of a lesson by its own
+const FORWARD = ".st-key-lab_next button:not(:disabled), [class*='st-key-lesson_']:is([class*='_answer'], [class*='_question']) button[kind='primary']";
+const BACK = ".st-key-lab_back button:not(:disabled)";
 /** @type {WeakMap<HTMLElement | ShadowRoot, () => void>} */
 const closers = new WeakMap();
 
@@ -41,7 +44,7 @@ function leaveButton() {
 
 /** @param {number} by 1 or -1 */
 function move(by) {
-  const button = /** @type {HTMLButtonElement} */ (document.querySelector(`.st-key-lab_${by > 0 ? "next" : "back"} button:not(:disabled)`));
+  const button = /** @type {HTMLButtonElement} */ (document.querySelector(by > 0 ? FORWARD : BACK));
   if (button) { button.click(); return; }
   const middle = innerHeight / 2;
   const stops = [...document.querySelectorAll(STOPS)].map((element) => ({ element, box: element.getBoundingClientRect() }))

@@ -13,7 +13,7 @@ from mlae_lab.lessons import LESSONS, LessonError, lesson, recording, worksheet
 from mlae_lab.lessons.guess import Arrow, Cells, Curve, Row, Sliders, Verdict, counts
 from mlae_lab.lessons.lesson import Lesson
 from mlae_lab.lessons.recording import Recording, RecordingError, Results
-from tests.lessons.reading import grade
+from tests.reading import grade
 
 EACH = pytest.mark.parametrize("entry", LESSONS, ids=lambda entry: entry.name)
 

@@ -61,8 +61,8 @@ def masked_run(store: Path) -> str:
 
 def test_there_is_a_page_for_every_file() -> None:
     assert NAMES == [
-        "compare", "doctor", "experts", "glossary", "home", "masks", "methods", "paper", "race", "runs", "studies",
-        "task", "tour", "train",
+        "compare", "doctor", "experts", "glossary", "home", "learn", "masks", "methods", "paper", "race", "runs",
+        "studies", "task", "tour", "train",
     ]  # fmt: skip
 
 
