@@ -78,7 +78,9 @@ def _link_form() -> None:
             help="; ".join(f"{key}: {text}" for key, text in lesson_view.HIDEABLE.items()),
         )  # fmt: skip
     query = f"lesson={name}" + (f"&task={task}" if task != entry.tasks[0] else "")
-    st.code(f"/learn?{query}" + (f"&hide={','.join(hidden)}" if hidden else ""), language=None, wrap_lines=True)
+    here = (st.context.url or "/learn").partition("?")[0]
+    st.code(f"{here}?{query}" + (f"&hide={','.join(hidden)}" if hidden else ""), language=None, wrap_lines=True)
+    page.note("What is hidden is out of the way, not locked: anybody can edit the address.")
 
 
 def draw_lesson(entry: Lesson) -> None:

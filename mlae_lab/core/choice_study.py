@@ -25,7 +25,7 @@ from mlae_lab.core.choice import Choice, ChoiceRule, FirstStage, Scores, choose,
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.core.settings import ConfigError, option_arguments, setting_of
-from mlae_lab.core.study import Arm, Study, check_factor, configured, product, shown
+from mlae_lab.core.study import MAX_ARMS, MAX_RUNS, Arm, Study, check_factor, configured, product, shown
 from mlae_lab.locations import PROGRAM
 
 FACTORS = ("drop_rate", "coefficient_init", "learning_rate")
@@ -234,6 +234,7 @@ def _sampled_study(
             f"the budget is {budget:g}, which is {arms} settings: a sampler needs at least {LEAST_SAMPLED}, that is a "
             f"budget of {math.ceil(LEAST_SAMPLED * cost * len(seeds))}; below that, a grid chooses better"
         )
+    arms = min(arms, MAX_ARMS, MAX_RUNS // len(seeds))  # of a study; the rest of the budget is not spent
     rule = ChoiceRule(budget, unit, ((base.epochs, arms),), tuple(space))
     default = {name: texts[0] for name, texts in values.items()}
     arm = replace(_arm(base, default, rule), config=complete(configured(base, default)[0]))
@@ -273,7 +274,8 @@ def sampled_arm(study: Study, values: Mapping[str, float], digits: int = 3) -> A
     texts = dict(study.arm(study.reference).values)
     for name, value in values.items():
         low, high = bounds[name]
-        texts[name] = f"{min(high, max(low, float(f'{value:.{digits}g}'))):.{max(6, digits)}g}"
+        text = f"{float(f'{value:.{digits}g}'):.{max(6, digits)}g}"
+        texts[name] = text if low <= float(text) <= high else repr(low if float(text) < low else high)
     arm = _arm(study.arm(study.reference).config, texts, study.choice)
     return None if any(known.config == arm.config for known in study.arms) else arm
 
@@ -361,7 +363,9 @@ def choice_of(study: Study, scores: Mapping[str, Scores]) -> Choice | None:
     arms = finalists(study)
     if study.choice is None or len(arms) < study.choice.rungs[-1][1]:
         return None
-    wanted = {seed // max(1, arms[0].config.folds) for seed in study.seeds}
+    folds = max(1, arms[0].config.folds)
+    divisions = {seed // folds for seed in study.seeds}  # an incomplete one, of seeds that were added, does not count
+    wanted = {d for d in divisions if set(range(d * folds, (d + 1) * folds)) <= set(study.seeds)}
     if any(set(scores[arm.name].accuracies) < wanted for arm in arms if arm.name in scores):
         return None
     if any(arm.name not in scores for arm in arms):

@@ -426,7 +426,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "parameters",
         "Trainable parameters",
-        "The numbers that a run trains. In the lab they are often less than 2 % of the network.",
+        "The numbers that a run trains. In the lab they are often about 2 % of the network.",
         words=("parameters", "trainable parameter"),
         pages=("masks", "methods"),
         is_common=True,
@@ -660,7 +660,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "warm-up",
         "Warm-up",
-        "The first epochs, in which the learning rate rises from 0 to its full value.",
+        "The first part of a run, in which the learning rate rises from 0 to its full value.",
         words=("warmup",),
         pages=("train",),
     ),

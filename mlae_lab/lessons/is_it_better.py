@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from mlae_lab.core.inference import seeds_for
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.proportions import wilson
-from mlae_lab.core.seed_statistics import between, points
+from mlae_lab.core.seed_statistics import SeedStatistics, between, points
 from mlae_lab.lessons.guess import Verdict
 from mlae_lab.lessons.lesson import FASHION, SEEDS, Arm, Lesson, Option, Teacher, Transfer, short_run
 from mlae_lab.lessons.recording import Results
@@ -28,51 +29,69 @@ def best_epoch_gain(results: Results) -> float:
 
 def _reveal(results: Results) -> tuple[str, ...]:
     gap = results.difference("a", "b")
-    first = "A and B have the same mean."
+    first = "A and B have the same mean accuracy over the three seeds."
     if points(gap.mean) != "0":
         first = f"B is {points(abs(gap.mean))} points {'above' if gap.mean > 0 else 'below'} A on average."
     if gap.interval is not None:
         _, low, high = gap.interval
         verdict = "so one cannot tell" if low <= 0 <= high else f"so {'B' if gap.mean > 0 else 'A'} is better"
-        first += f" The 95 % interval of B − A goes from {between(low, high)}, {verdict}."
+        first += (
+            " The 95 % interval of B − A, the range that chance leaves open, goes from "
+            f"{between(low, high)}, {verdict}."
+        )
     share = round(results.mean("a") * IMAGES / 100)
     low, high = wilson(share, IMAGES)
     return (
         first,
-        f"Two things blur the result. Another seed gives another result. And {IMAGES} test images give each "
-        f"accuracy only to about ± {50 * (high - low):.1f} points.",
+        f"Two things blur the result. Another seed gives another result: that is the interval above. And {IMAGES} test "
+        f"images give each accuracy only to about ± {50 * (high - low):.1f} points; A and B are tested on the same "
+        "ones, so part of this cancels in the difference.",
+        *_seeds_needed(gap),
         _best_epoch(best_epoch_gain(results)),
+    )
+
+
+def _seeds_needed(gap: SeedStatistics) -> tuple[str, ...]:
+    """How many seeds would show a difference of one point, if the spread stays as it is."""
+    if not gap.deviation:
+        return ()
+    needed = seeds_for(1 / gap.deviation)
+    if needed is None:
+        return ()
+    return (
+        f"With the spread of these differences, a true difference of one point would take about {needed} seeds to show "
+        "(in four of five such studies).",
     )
 
 
 def _best_epoch(gain: float) -> str:
     if gain < 0.05:
         return (
-            "One more trap: to report the best epoch in place of the last. In these short runs the last was the best. "
-            "In a long run, the best of many epochs is higher by luck alone."
+            "One more trap: some people report the best epoch instead of the last. In these short runs the last was "
+            "the best. In a long run, the best of many epochs can look better by luck."
         )
     return (
-        f"To report the best epoch in place of the last would add {gain:.2f} points to these numbers, and nothing "
+        f"Reporting the best epoch instead of the last would add {gain:.2f} points to these numbers, and nothing "
         "would be better."
     )
 
 
 def _transfer(results: Results) -> Transfer:
     return Transfer(
-        "The paper reports 78.8 % with a p that was chosen for each task, and 77.5 % with one p for all tasks. How "
-        "should one read the gap?",
+        "The authors of the paper tried several p on each task and report the best result of each: 78.8 % on average. "
+        "With one p for all tasks it is 77.5 %. How should one read the gap of 1.3 points?",
         (
             Option(
-                "A p chosen for each task makes the network better by 1.3 points.",
+                "The right p for each task makes the network better by 1.3 points.",
                 "Perhaps, but the numbers do not show it: the best of many tries is higher by luck, too.",
             ),
             Option(
-                "A part of the gap may be luck, as the best of many tries was reported.",
+                "The best of many tries is higher by luck, too, so nobody can say how large the real gap is.",
                 "Yes. Who tries many settings and reports the best also picks the luckiest. Only new images or new "
-                "seeds can say how large this part is.",
+                "seeds can say how much is luck.",
             ),
             Option(
-                "There is no gap, as it is below 2.8 points.",
+                "A gap of 1.3 points is small, so both are equally good.",
                 "No. A noisy number does not show that there is no gap. It shows that one does not know yet.",
             ),
         ),
@@ -87,9 +106,10 @@ IS_IT_BETTER = Lesson(
     minutes=6,
     background=(
         "Two settings differ in one thing. A always uses its experts. B leaves out each expert in one of ten "
-        "steps (p = 0.1). Both have experts in the last three layers only.",
-        "Chance plays a part in each run: in the first values, in the order of the images and in the mask. The seed is "
-        "the number that fixes this chance. Here A and B are trained with the same three seeds.",
+        "steps on average (p = 0.1). Both have experts in the last three layers only, so that six runs fit into a "
+        "minute.",
+        "Chance plays a part in each run: in the starting weights, in the order of the images and in the mask. The "
+        "seed is the number that fixes this chance. Here A and B are trained with the same three seeds.",
         "The task: name a piece of clothing. 200 images are used for the test.",
     ),
     question="Which one is better: A, B, or can one not tell? And how many seeds would you want to see?",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, seed_statistics
@@ -158,6 +159,18 @@ def read(name: str) -> Recording | None:
         return _read(file, file.stat().st_mtime_ns)
     except FileNotFoundError:
         return None
+
+
+def below_the_probe() -> tuple[str, ...]:
+    """A sentence for lessons with runs that end below the linear probe of the first lesson; none if it is missing."""
+    recording = read("what-experts-add")
+    values = [run.accuracy for run in recording.runs if run.arm == "probe"] if recording else []
+    if not values:
+        return ()
+    return (
+        f"The linear probe of the first lesson reaches {fmean(values):.0f} %. Some of these runs end below it: they "
+        "train for 3 epochs, and it trained for 100.",
+    )
 
 
 def results(lesson: Lesson, task: str = "") -> Results | None:

@@ -12,18 +12,22 @@ DIGITS_TEST = (99.4, 99.7)  # LOG.md, 2026-11-23: linear probe and dense experts
 def _reveal(results: Results) -> tuple[str, ...]:
     probe, experts = results.mean("probe"), results.mean("experts")
     return (
-        f"The probe reaches {probe:.0f} %. With experts it is {experts:.0f} %: {experts - probe:.0f} points more.",
-        "The frozen network was trained to name a shape, wherever it is. So it had no reason to keep the place.",
-        "The probe can only use what is left of the place. The experts change the layers, so that more of it gets "
-        "through.",
+        f"The probe reaches {probe:.0f} %. With experts it is {experts:.0f} %: {experts - probe:.0f} percentage points "
+        "more.",
+        "The frozen network was trained to name letters and outlines, wherever they are. So it had little reason to "
+        "keep exactly where they are.",
+        "The probe can only use what is left of that. The experts change what the layers pass on, so that more of it "
+        "gets through.",
+        "The probe was trained for 100 epochs, until it no longer improved, the experts for 3. An epoch is one pass "
+        "through all training images.",
     )
 
 
 def _transfer(results: Results) -> Transfer:
     probe, experts = DIGITS_TEST
     return Transfer(
-        f"On Digits, where a written digit is to be named, longer runs reach {probe:g} % with the probe and "
-        f"{experts:g} % with experts. Why do experts add so little there?",
+        f"On the images called Digits, the network must name a written digit. Trained for longer, the probe reaches "
+        f"{probe:g} % and experts {experts:g} %. Why does the probe do so well there?",
         (
             Option(
                 "The frozen network can tell digits apart already.",
@@ -31,12 +35,13 @@ def _transfer(results: Results) -> Transfer:
                 "already, experts need not add.",
             ),
             Option(
-                "Digits has too few images for experts.",
-                "No: each of the two tasks has 800 training images. Look at the probe: how much is left to gain?",
+                "Digits has more training images.",
+                "No: each of the two tasks has 800. Think of what the network was trained on before.",
             ),
             Option(
-                "Experts only work for shapes.",
-                "No. Experts change the layers for any task. Look at the probe: how much is left to gain?",
+                "Digits has only ten answers, so a blind guess is often correct.",
+                "No: a blind guess is correct in 10 of 100 images, far from 99. Think of what the network was trained "
+                "on before.",
             ),
         ),
         0,
@@ -50,13 +55,14 @@ WHAT_EXPERTS_ADD = Lesson(
     minutes=5,
     background=(
         "This network was trained before, on other images. Its twelve layers are frozen: they do not change any more.",
-        "A linear probe adds one last step and trains only that step. It has to use what the network sees now.",
-        "An expert is a very small change of one layer. Each layer gets eight. Training fits these 96 experts and the "
-        "last step.",
+        "A linear probe adds one last layer and trains only that. It has to use the numbers that the frozen network "
+        "gives it.",
+        "An expert is a very small add-on to a layer. The layer itself stays frozen; the add-on learns, and it changes "
+        "what the layer passes on. Each layer gets eight: 96 experts, which are trained together with the last layer.",
         "The task: how far to the right is a small shape? There are 16 answers, so a blind guess is correct in 6 of "
         "100 images.",
     ),
-    question="How many of 100 new images will each of the two get correct?",
+    question="How many of 100 new images will the probe alone get correct, and how many with experts?",
     guess=Sliders((("probe", "Linear probe"), ("experts", "96 experts"))),
     arms=(
         Arm("probe", "Linear probe", short_probe(LOCATION)),

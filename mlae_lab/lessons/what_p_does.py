@@ -6,7 +6,7 @@ from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.lessons.guess import Curve
 from mlae_lab.lessons.lesson import FASHION, LOCATION, Arm, Lesson, Option, Teacher, Transfer, short_run
-from mlae_lab.lessons.recording import Results
+from mlae_lab.lessons.recording import Results, below_the_probe
 
 RATES = (0.0, 0.3, 0.5, 0.7, 0.9)
 
@@ -26,21 +26,23 @@ def _reveal(results: Results) -> tuple[str, ...]:
     listed = ", ".join(f"{mean:.0f} % at {rate:g}" for rate, mean in zip(RATES, means, strict=True))
     return (
         f"Accuracy by p: {listed}.",
-        "The more experts are left out in each step, the less each of them learns in the same short time. In so few "
-        "epochs the network cannot make up for that.",
-        "The paper trains 500 epochs, and there a mask helps on many tasks. Its authors say that it keeps experts from "
-        "leaning on each other. A short run does not show this.",
+        "A likely reason: the more experts are left out in each step, the less each of them learns in the same short "
+        "time.",
+        "The research paper behind this lab trains 500 epochs, and reports that a mask helps on many tasks: it keeps "
+        "experts from depending too much on each other. Our run is too short to test this.",
+        *below_the_probe(),
     )
 
 
 def _transfer(results: Results) -> Transfer:
     flat, dropped = results.mean("p0", FASHION), results.mean("p0.5", FASHION)
     return Transfer(
-        f"On Fashion, where a piece of clothing is to be named, accuracy is {flat:.0f} % at p = 0 and {dropped:.0f} % "
-        f"at p = 0.5. That curve is far flatter. Why?",
+        "On the images called Fashion, the network must name a piece of clothing. With p = 0.5 in place of 0, accuracy "
+        f"goes from {flat:.1f} to {dropped:.1f} %. With the small shape it went from {results.mean('p0'):.1f} to "
+        f"{results.mean('p0.5'):.1f} %. Why does Fashion lose so much less?",
         (
             Option(
-                "Masks do nothing on Fashion.",
+                "On Fashion the mask leaves out fewer experts.",
                 "No: half of the experts are left out in each step there, too. Think of what the frozen network can do "
                 "without any expert.",
             ),
@@ -50,8 +52,9 @@ def _transfer(results: Results) -> Transfer:
                 "little is lost when they learn less.",
             ),
             Option(
-                "Fashion has more training images.",
-                "No: each task has 800. Think of what the frozen network can do without any expert.",
+                "The runs on Fashion are longer.",
+                "No: all train for three epochs on 800 images. Think of what the frozen network can do without any "
+                "expert.",
             ),
         ),
         1,
@@ -64,13 +67,15 @@ WHAT_P_DOES = Lesson(
     summary="What happens to accuracy if experts are left out at random during training?",
     minutes=6,
     background=(
-        "In each step of training, a mask leaves out some experts by chance. The drop rate p says how many: with "
-        "p = 0.5 each of the 96 experts is out in half of the steps.",
+        "In each step of training, a mask leaves out some experts at random. The drop rate p is the chance of being "
+        "left out: with p = 0.5 each of the 96 experts misses half of the steps on average. Those that take part "
+        "count more, "
+        "so that the sum stays the same on average.",
         "When the network is tested, all experts are on.",
         "The task: how far to the right is a small shape? All runs train for three epochs: they see each image three "
         "times.",
     ),
-    question="Draw accuracy over p. The point at p = 0 is given; drag the other four.",
+    question="Draw how accuracy changes as p grows. The point at p = 0 is given; drag the other four.",
     guess=Curve(RATES, tuple(arm_name(rate) for rate in RATES), "drop rate p"),
     arms=(
         *(Arm(arm_name(rate), f"p = {rate:g}", short_run(LOCATION, plan_of(rate))) for rate in RATES),

@@ -7,7 +7,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.seed_statistics import SeedStatistics, between
 from mlae_lab.lessons.guess import Row
 from mlae_lab.lessons.lesson import LOCATION, Arm, Lesson, Option, Teacher, Transfer, short_run
-from mlae_lab.lessons.recording import Results
+from mlae_lab.lessons.recording import Results, below_the_probe
 
 REFERENCE = 6  # layer 7, from 0: trained with the layer of every guess
 
@@ -32,13 +32,20 @@ def _reveal(results: Results) -> tuple[str, ...]:
         row for row in range(LAYERS) if row != best and _includes_zero(results.difference(_name(row), _name(best)))
     ]
     return (
-        f"The best single layer is layer {best + 1} with {means[best]:.0f} %. The worst is layer {worst + 1} with "
-        f"{means[worst]:.0f} %. Layer 7 reaches {means[REFERENCE]:.0f} %.",
-        "All twelve have the same number of experts. Only the place differs."
-        + (f" Three seeds cannot tell the best from {len(alike)} others." if alike else ""),
-        "A likely reason: a change in an early layer passes through all later layers, which can build on it. A change "
-        "in the last layer comes too late for what earlier layers have left out.",
+        f"Layer {best + 1} is highest with {means[best]:.0f} %, layer {worst + 1} is lowest with {means[worst]:.0f} %. "
+        f"Layer 7 reaches {means[REFERENCE]:.0f} %. Only the layer differs, not the number of experts.",
+        *([_alike(alike)] if alike else []),
+        "A likely reason: later layers can build on a change in an early layer. A change in the last layer cannot "
+        "bring back what earlier layers have lost. This says why late layers do badly, not which early layer is best.",
+        *below_the_probe(),
     )
+
+
+def _alike(rows: list[int]) -> str:
+    """That the seeds cannot tell these rows from the best one."""
+    numbers = [str(row + 1) for row in rows]
+    listed = f"s {', '.join(numbers[:-1])} and {numbers[-1]}" if len(numbers) > 1 else f" {numbers[0]}"
+    return f"With three runs per layer, luck may decide between it and layer{listed}: they come too close."
 
 
 def _includes_zero(gap: SeedStatistics) -> bool:
@@ -55,12 +62,13 @@ def _transfer(results: Results) -> Transfer:
     correct = 2 if _includes_zero(gap) else 0 if gap.mean > 0 else 1
     numbers = f"The half near the input reaches {lower:.0f} %, the half near the output {upper:.0f} %. {gap_text}."
     return Transfer(
-        "Now half of the layers get experts, 48 in all. Which half does better on the same task?",
+        "Now half of the layers get experts, 48 in all. The task is again: how far to the right is a small shape? "
+        "Which half does better?",
         tuple(
             Option(text, f"{'Yes' if correct == i else 'No'}. {numbers}")
             for i, text in enumerate(
                 ("The half near the input, layers 1 to 6.", "The half near the output, layers 7 to 12.",
-                 "Three seeds cannot tell them apart.")
+                 "Both halves come so close that luck may decide.")
             )
         ),
         correct,
@@ -74,10 +82,11 @@ WHERE_TO_LEARN = Lesson(
     minutes=5,
     background=(
         "The network has twelve layers. An image enters at layer 1, the answer leaves after layer 12.",
-        "All layers are frozen. You may give experts to just one of them: eight small changes of that layer.",
-        "The task: how far to the right is a small shape? There are 16 answers.",
+        "All layers are frozen. You may give experts to just one of them: eight small add-ons to that layer.",
+        "The task: how far to the right is a small shape? There are 16 answers. Each layer is tried in three runs with "
+        "different random starts, called seeds.",
     ),
-    question="Paint the one layer that should get the experts.",
+    question="With experts in which layer is accuracy highest? Click that layer.",
     guess=Row(tuple(_name(row) for row in range(LAYERS)), EXPERTS),
     arms=(
         *(Arm(_name(row), f"layer {row + 1}", short_run(LOCATION, _row(row))) for row in range(LAYERS)),
@@ -88,7 +97,7 @@ WHERE_TO_LEARN = Lesson(
     live=_live,
     reveal=_reveal,
     transfer=_transfer,
-    explore=("masks", {"mask": _row(0).code}),
+    explore=("masks", {"mask": _row(3).code}),
     teacher=Teacher(
         teaches="The same experts are worth more in one layer than in another. Where to put them is a question that a "
         "mask answers.",

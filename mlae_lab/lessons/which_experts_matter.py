@@ -16,10 +16,10 @@ def _reveal(results: Results) -> tuple[str, ...]:
     chance = fmean(entry["loss"] for entry in what["random"])
     return (
         f"As trained, the loss is {trained['loss']:.2f} and accuracy {trained['accuracy']:.0f} %. Without "
-        f"five random experts the loss is {chance:.2f} on average.",
-        f"Without the five that a simple rule picks it is {top['loss']:.2f}, and accuracy {top['accuracy']:.0f} %.",
-        "The rule asks of each expert: if it became a little weaker, how fast would the loss rise? One pass through "
-        "the network answers this for all 96 at once.",
+        f"five random experts the loss is {chance:.2f}, the mean of {len(what['random'])} tries.",
+        f"Without the five that a quick rule picks it is {top['loss']:.2f}, and accuracy {top['accuracy']:.0f} %.",
+        "The rule asks of each expert: if it became a little weaker, how fast would the loss rise? One calculation, "
+        "forward and back through the network, answers this for all 96 at once. It need not find the worst five.",
     )
 
 
@@ -40,12 +40,14 @@ def _transfer(results: Results) -> Transfer:
     )
     correct = 0 if is_masked_better else 1
     return Transfer(
-        "Now half of all experts are switched off by chance after training. Which network loses less accuracy: one "
-        "trained with a mask (p = 0.5) or one trained without?",
+        f"The network above was trained with all experts on and reaches {half[0]['trained']:.0f} %. Another one was "
+        f"trained with a mask (p = 0.5), so with half of its experts missing in each step; it reaches "
+        f"{half[1]['trained']:.0f} %. Now half of all experts are switched off at random. Which network loses fewer "
+        "points?",
         tuple(
             Option(text, f"{'Yes' if i == correct else 'No'}. {numbers} {why}")
             for i, text in enumerate(
-                ("The one trained with the mask.", "The one trained without.", "There is no difference.")
+                ("The one trained with the mask.", "The one trained without.", "Both lose the same, within a point.")
             )
         ),
         correct,
@@ -61,9 +63,10 @@ WHICH_EXPERTS_MATTER = Lesson(
         "This network is trained. Its 96 experts stand in a grid: twelve layers from the input at the top to the "
         "output at the bottom, eight experts each.",
         "Each expert can be switched off after training. Then the network is tested again. Nothing is trained here.",
-        "The loss says how wrong the network is: 0 is perfect, higher is worse.",
+        "The loss says how wrong the network is: 0 is perfect, higher is worse, without an upper limit. The task: how "
+        "far to the right is a small shape?",
     ),
-    question="Pick the five experts that the network would miss most.",
+    question="Pick five experts whose loss would hurt the network most.",
     guess=Cells(5),
     arms=(
         Arm("p0", "no mask", short_run(LOCATION)),

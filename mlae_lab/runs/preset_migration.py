@@ -81,13 +81,14 @@ _OLD = ", ".join("?" * len(OLD_RELATIONS))
 def _runs(db: sqlite3.Connection) -> list[_Run]:
     """The runs in the order of their launch, without those that cannot be read."""
     rows = db.execute(
-        """SELECT id, created, config, status, device, owner, parent, relation, source, mask_name FROM runs
+        """SELECT id, created, config, dataset, status, device, owner, parent, relation, source, mask_name FROM runs
         WHERE relation != 'branched' ORDER BY number"""
     )
     runs = []
-    for name, created, config, status, *rest in rows:
+    for name, created, config, dataset, status, *rest in rows:
         with suppress(LabError, ValueError, TypeError, KeyError, RecursionError):
-            stored = RunConfig.stored(json.loads(require_intact(config)))
+            later_images = json.loads(dataset or "{}")  # images that the run's process found in place of the launch's
+            stored = RunConfig.stored(json.loads(require_intact(config)) | later_images)
             if not stored.unavailable:
                 runs.append(_Run(name, created, stored, Status(status), *rest))
     return runs

@@ -47,9 +47,14 @@ def next_arm(study: Study, accuracies: Mapping[str, Mapping[int, float]]) -> Arm
         name: optuna.distributions.FloatDistribution(low, high, log=name != "drop_rate" and low > 0)
         for name, low, high in study.choice.space
     }
+    bounds = {name: (low, high) for name, low, high in study.choice.space}
+
+    def inside(name: str, text: str) -> float:
+        return min(bounds[name][1], max(bounds[name][0], float(text)))
+
     trials = [
         optuna.trial.create_trial(
-            params={name: float(text) for name, text in arm.values if name in space},
+            params={name: inside(name, text) for name, text in arm.values if name in space},
             distributions=space,
             value=fmean(accuracies[arm.name][seed] for seed in study.seeds),
         )

@@ -109,8 +109,8 @@ CHANGES: tuple[tuple[str, ...], ...] = (
     ),
     (  # and `preset_migration` makes studies of the runs with `OLD_RELATIONS`
         """CREATE TABLE lesson_predictions (
-            lesson TEXT NOT NULL, task TEXT NOT NULL, guess TEXT NOT NULL, time REAL NOT NULL)""",
-        "CREATE INDEX predictions_of_lesson ON lesson_predictions (lesson, task)",
+            lesson TEXT NOT NULL, task TEXT NOT NULL, browser TEXT NOT NULL, guess TEXT NOT NULL, time REAL NOT NULL,
+            PRIMARY KEY (lesson, task, browser))""",
     ),
 )
 # How runs of a pair, a race, repeats or a diversity experiment were related to their parent before they were studies.

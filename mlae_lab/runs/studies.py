@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -109,21 +109,27 @@ def reusable(store: RunStore, study: Study) -> list[tuple[Cell, Run | None]]:
 def _usable(store: RunStore, cells: Sequence[Cell]) -> list[list[Run]]:
     """For each cell the runs that can be reused, the best first.
 
-    Left out are runs on other frozen weights than the newest run of the study with the same backbone: the file was
-    replaced in between, so that runs of both kinds are not comparable.
+    Left out are runs on other frozen weights, or of another precision, than the newest run of the study with the same
+    backbone: the file was replaced in between, or the store moved to another machine, so that runs of both kinds are
+    not comparable.
     """
     by_cell = outcomes.candidates(store, [cell.config for cell in cells])
-    started = {run.id: store.last(run.id, Started) for runs in by_cell for run in runs}
-    weights = {name: event.weights for name, event in started.items() if event is not None and event.weights}
+    events = {run.id: store.last(run.id, Started) for runs in by_cell for run in runs}
+    started = {name: event for name, event in events.items() if event is not None}
     newest: dict[tuple, Run] = {}
-    for run in (run for runs in by_cell for run in runs if run.id in weights):
+    for run in (run for runs in by_cell for run in runs if run.id in started):
         known = newest.setdefault(_frozen(run.config), run)
         if run.created > known.created:
             newest[_frozen(run.config)] = run
-    return [
-        [run for run in runs if run.id not in weights or weights[run.id] == weights[newest[_frozen(run.config)].id]]
-        for runs in by_cell
-    ]
+
+    def is_like_newest(run: Run) -> bool:
+        if run.id not in started:
+            return True
+        own, other = started[run.id], started[newest[_frozen(run.config)].id]
+        same_weights = own.weights == other.weights or not own.weights or not other.weights  # 0.5 recorded none
+        return same_weights and own.precision == other.precision
+
+    return [[run for run in runs if is_like_newest(run)] for runs in by_cell]
 
 
 def _frozen(config: RunConfig) -> tuple:
@@ -199,9 +205,10 @@ def _changing(store: RunStore) -> Iterator[None]:
         os.close(lock)
 
 
-def _start(store: RunStore, name: str) -> list[Run]:
+def _start(store: RunStore, name: str, seeds: Collection[int] = ()) -> list[Run]:
+    """As `start`. seeds: start only runs with these; none: all."""
     stored = store.study(name)
-    cells = list(stored.study.cells())
+    cells = [cell for cell in stored.study.cells() if not seeds or cell.seed in seeds]
     known = store.study_cells(name)
     rows = {run.id: run for run in store.runs()}
     chosen: list[tuple[Cell, Run | None, Run | None]] = []  # the cell, a run that needs nothing, a run to resume
@@ -283,7 +290,8 @@ def extend(
         name: Its id.
         seeds: How many seeds to add, the next after the highest.
         arms: Arms to add.
-        named: Seeds that the study shall have; those that it has are left out.
+        named: Seeds that the study shall have. Without more `seeds` and `arms`, only runs with these are started: a
+            request for two seeds does not start what somebody stopped or deleted of others.
 
     Raises:
         ConfigError: The study would become too large, or an arm is there already.
@@ -294,7 +302,7 @@ def extend(
         longer = study.extended((*named, *range(first, first + seeds)), arms)
         if longer != study:
             store.add_version(name, longer)
-        _start(store, name)
+        _start(store, name, () if seeds or arms else named)
         return store.study(name)
 
 

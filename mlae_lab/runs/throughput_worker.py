@@ -35,7 +35,9 @@ def main() -> int:
             config = RunConfig("digits", method=method, backbone=backbone)
             if config.has_mask:  # all experts are on in inference, whatever p
                 config = RunConfig("digits", fitted(uniform(0.5), config.plan.targets), backbone=backbone)
-            for merged, batch, rate in throughput(config, BATCHES, device, precision, 20 if name == "cuda" else 3):
+            for merged, batch, rate in throughput(
+                config, BATCHES, device, precision, 20 if device.type == "cuda" else 3
+            ):
                 _print(method=method, merged=merged, batch=batch, rate=rate)
     except LabError as error:
         print(error, file=sys.stderr)

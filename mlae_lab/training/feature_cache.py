@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,6 +35,7 @@ FORMAT = 1
 LIMIT = 4 * 2**30  # bytes of all files; those that were not read for longest are deleted
 LARGEST = LIMIT // 4  # bytes of one file: VTAB's 1,000 images of ViT-B/16 take 0.6 GB
 SHARE_OF_FREE = 0.1  # of the disk's free space that one file may take
+LEFTOVER_SECONDS = 3600.0
 OFF = "off"
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,10 @@ class FeatureCache:
         self._delete_oldest()
 
     def _delete_oldest(self) -> None:
+        for file in self.folder.glob("*.part"):  # of processes that were killed while they wrote
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > LEFTOVER_SECONDS:
+                    file.unlink()
         total = 0
         for _, size, file in sorted(_files(self.folder), reverse=True):
             total += size

@@ -28,12 +28,11 @@ def guess_widget(guess: Guess, draft: Any, given: float, key: str, on_draft: Cal
     match guess:
         case Sliders(handles=handles, low=low, high=high, unit=unit):
             middle = (low + high) / 2
-            return guess.checked(
-                [
-                    st.slider(f"{label}, {unit}", low, high, draft[i] if draft else middle, 1.0, "%.0f", f"{key}_{arm}")
-                    for i, (arm, label) in enumerate(handles)
-                ]
-            )
+            values = [
+                st.slider(f"{label}, {unit}", low, high, draft[i] if draft else middle, 1.0, "%.0f", f"{key}_{arm}")
+                for i, (arm, label) in enumerate(handles)
+            ]
+            return guess.checked(values) if draft or set(values) != {middle} else None  # not moved: no guess
         case Arrow():
             chosen = st.radio(
                 "Your guess", list(_ARROWS), None if draft is None else list(_ARROWS).index(draft),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -24,7 +25,7 @@ from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.lesson_runs import LessonRun
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import figures, page, queries, visitor
+from mlae_lab.ui import figures, page, queries, terms, visitor
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.figures import LiveCurve, LiveValues
 from mlae_lab.ui.guess_view import guess_widget
@@ -35,7 +36,7 @@ GUESS, TRAINING, ANSWER, QUESTION = range(4)
 _STEPS = ("Your guess", "Training", "The answer", "One more question")
 # What a teacher's link can hide (`?hide=reason,class`).
 HIDEABLE = {
-    "navigation": "the sidebar and links to other pages",
+    "navigation": "the sidebar and all links to other pages",
     "reason": "the field for a reason",
     "sentence": "the field for a sentence in one's words",
     "class": "what others guessed",
@@ -45,6 +46,8 @@ HIDEABLE = {
 }
 _TEXT_LENGTH = 300  # characters of a reason or a sentence
 _SLOW_SECONDS = 90.0
+_CLASS_HOURS = 3  # of guesses that the histogram shows: those of one class, not those of last week
+_CLASS_SECONDS = 3.0  # between two drawings of it, while others still guess
 _WIDTHS = (2, 3)  # text, figure; equal in all steps, so that a figure keeps its width
 _STATE = "lesson_progress"
 
@@ -63,6 +66,7 @@ class Progress:
         runs: Ids of the runs that train for the guess.
         trouble: Why they could not be started.
         is_done: Whether the last question was answered.
+        is_counted: Whether the guess is among those of the lab.
     """
 
     step: int = GUESS
@@ -74,7 +78,7 @@ class Progress:
     runs: tuple[str, ...] = ()
     trouble: str = ""
     is_done: bool = False
-    is_counted: bool = field(default=False, repr=False)
+    is_counted: bool = False
 
     @property
     def word(self) -> str:
@@ -136,7 +140,8 @@ def _shown(text: str) -> str:
 
 
 def _paragraphs(texts: Sequence[str]) -> None:
-    st.html("".join(f'<p class="lab-text">{_shown(text)}</p>' for text in texts))
+    html = "".join(f'<p class="lab-text">{_shown(text)}</p>' for text in texts)
+    st.html(terms.marked(html, with_common=True))
 
 
 @dataclass(frozen=True)
@@ -189,13 +194,20 @@ class _View:
         state.guess = state.draft = value
         state.reason = reason.strip()
         state.step = ANSWER
-        if not state.is_counted:
-            state.is_counted = True
-            with suppress(*EXPECTED_ERRORS):  # a read-only store: the lesson works without the count
-                queries.store().add_prediction(lesson.name, self.results.task, value, visitor.TIMEOUT_SECONDS)
+        self._count()
         if lesson.live_runs(value, self.results.task):
             state.step = TRAINING
             self._start()
+
+    def _count(self) -> None:
+        """Add the guess to those of the lab; the store counts one of each browser."""
+        if self.state.is_counted:
+            return
+        with suppress(*EXPECTED_ERRORS):  # a read-only store, or a busy one: the next drawing tries again
+            queries.store().add_prediction(
+                self.lesson.name, self.results.task, self.state.guess, visitor.current(), visitor.TIMEOUT_SECONDS
+            )
+            self.state.is_counted = True
 
     def _start(self) -> None:
         state = self.state
@@ -254,7 +266,9 @@ class _View:
         def panel() -> None:
             entries = self._live()
             draw(entries)
-            st.html(f'<p class="lab-note" role="status">{escape(self._status(entries))}</p>')
+            text, left = self._status(entries)
+            # a screen reader speaks the status at each change: the seconds that count down are not part of it
+            st.html(f'<p class="lab-note"><span role="status">{escape(text)}</span>{escape(left)}</p>')
             if not is_over and all(entry.run is None or entry.run.status.is_over for entry in entries):
                 st.rerun()
 
@@ -271,23 +285,23 @@ class _View:
         figure = queries.shared(("lesson_curves", self.lesson.name, self.results.task, ids, arms), make, 1.0)
         live_plot(figure, key=f"{self.key}_curves")
 
-    def _status(self, entries: list[LessonRun]) -> str:
-        """What the runs do, and what carries the lesson meanwhile."""
+    def _status(self, entries: list[LessonRun]) -> tuple[str, str]:
+        """What the runs do, what carries the lesson meanwhile, and the time that is left."""
         carries = "The recorded run carries the lesson."
         if self.state.trouble:
-            return f"The run could not be started. {self.state.trouble} {carries}"
+            return f"The run could not be started. {self.state.trouble} {carries}", ""
         runs = [entry.run for entry in entries if entry.run]
         if len(runs) < len(self.state.runs) or not runs:
-            return f"A run of this lesson was deleted. {carries}"
+            return f"A run of this lesson was deleted. {carries}", ""
         bad = [run for run in runs if run.status.is_over and run.status is not Status.FINISHED]
         if bad:
-            return f"A run {bad[0].status.value}{f': {bad[0].reason}' if bad[0].reason else ''}. {carries}"
+            return f"A run {bad[0].status.value}{f': {bad[0].reason}' if bad[0].reason else ''}. {carries}", ""
         if all(run.status is Status.FINISHED for run in runs):
             seconds = sum(queries.seconds(queries.store(), run) or 0.0 for run in runs)
             count = (
                 "Both runs are" if len(runs) == 2 else "The run is" if len(runs) == 1 else f"All {len(runs)} runs are"
             )
-            return f"{count} over: {page.seconds_text(seconds)} of training on this machine."
+            return f"{count} over: {page.seconds_text(seconds)} of training on this machine.", ""
         active = [run for run in runs if run.status.is_active]
         if not active:
             ahead = sum(run.id not in self.state.runs and not run.status.is_over for run in queries.runs())
@@ -295,19 +309,19 @@ class _View:
                 return (
                     f"This machine is busy: {ahead} {'run' if ahead == 1 else 'runs'} of others "
                     f"{'is' if ahead == 1 else 'are'} not over. {carries}"
-                )
-            return f"The run is about to start. {carries}"
+                ), ""
+            return f"The run is about to start. {carries}", ""
         outcome = queries.tail(active[0].id).outcome(active[0].config)
         over = sum(run.status.is_over for run in runs)
         text = f"Run {over + 1} of {len(runs)} trains" if len(runs) > 1 else "The run trains"
         if outcome.step is None:
-            return f"{text}: it loads the network and the images. {carries}"
+            return f"{text}: it loads the network and the images. {carries}", ""
         text += f": epoch {outcome.step.epoch} of {active[0].config.epochs}"
         left = outcome.seconds_left
         if left is None:
-            return f"{text}."
-        text += f", about {page.seconds_text(left)} left."
-        return f"{text} This machine is slow today. {carries}" if left > _SLOW_SECONDS else text
+            return f"{text}.", ""
+        slow = f" This machine is slow today. {carries}" if left > _SLOW_SECONDS else ""
+        return f"{text}.{slow}", f" About {page.seconds_text(left)} left."
 
     # ---------------------------------------------------------------- answer
 
@@ -328,6 +342,9 @@ class _View:
             ):
                 self.state.step = QUESTION
                 st.rerun()
+            if "question" in self.hidden:
+                self.state.is_done = True
+                self._ways_on()
             if self.state.runs or self.state.trouble:
                 self._back(TRAINING, "Back")
         with right:
@@ -348,8 +365,9 @@ class _View:
                 )
             )
         page.note(_source(self.results))
+        self._count()
         if "class" not in self.hidden:
-            self._class()
+            st.fragment(run_every=_CLASS_SECONDS)(self._class)()
 
     def _without(self) -> float | None:
         """The loss without the chosen experts in a run of this store, None where there is none or not yet."""
@@ -387,7 +405,8 @@ class _View:
         name, task = self.lesson.name, self.results.task
 
         def read() -> list[Any]:
-            return [v for v in map(guess.checked, queries.store().predictions(name, task)) if v is not None]
+            stored = queries.store().predictions(name, task, time.time() - 3600 * _CLASS_HOURS)
+            return [value for value in map(guess.checked, stored) if value is not None]
 
         try:
             values = queries.shared(("lesson_predictions", name, task), read, 2.0)
@@ -395,7 +414,7 @@ class _View:
             return
         if values:
             live_plot(figures.class_guess_figure(guess, values), key=f"{self.key}_class")
-            page.note("All guesses of this lab, kept without names.")
+            page.note(f"All guesses of this lab in the last {_CLASS_HOURS} hours, kept without names.")
 
     # ---------------------------------------------------------------- one more question
 
@@ -423,13 +442,14 @@ class _View:
             self._result()
 
     def _ways_on(self) -> None:
-        if "lab" not in self.hidden:
+        if not self.hidden & {"lab", "navigation"}:
             self._open_in_lab()
         if "navigation" not in self.hidden:
+            hide = {"hide": ",".join(sorted(self.hidden))} if self.hidden else {}
             names = [entry.name for entry in LESSONS]
             following = names.index(self.lesson.name) + 1 if self.lesson.name in names else len(names)
             if following < len(LESSONS):
-                link("learn", f"Next lesson: {LESSONS[following].title}", lesson=LESSONS[following].name)
+                link("learn", f"Next lesson: {LESSONS[following].title}", lesson=LESSONS[following].name, **hide)
 
     def _open_in_lab(self) -> None:
         name, query = self.lesson.explore

@@ -7,7 +7,7 @@ const KEY = "F8", STORED = "mlae_lab_present", CLASS = "lab-present";
 const STOPS = ".lab-title, [role='figure'], .lb-box, [data-testid^='stBidiComponent']";
 // the buttons of a page with steps: by their keys, those of a lesson by its own
 const FORWARD = ".st-key-lab_next button:not(:disabled), [class*='st-key-lesson_']:is([class*='_answer'], [class*='_question']) button[kind='primary']";
-const BACK = ".st-key-lab_back button:not(:disabled)";
+const BACK = ".st-key-lab_back button:not(:disabled), [class*='st-key-lesson_'][class*='_back'] button";
 /** @type {WeakMap<HTMLElement | ShadowRoot, () => void>} */
 const closers = new WeakMap();
 

@@ -12,7 +12,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.study_presets import MAX_MASKS, MAX_SEEDS, compared_masks
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import presets, standings
+from mlae_lab.runs import presets, standings, study_results
 from mlae_lab.runs.comparability import unequal_because
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.standings import Lane, Race
@@ -156,9 +156,11 @@ def draw_runs(runs: Sequence[Run]) -> None:
         try:
             current = [queries.run(name) for name in ids]
             race = queries.shared(("race", *ids), lambda: _race(current), _SHARED_SECONDS)
+            verdict = queries.shared(("race_verdict", *ids), lambda: _verdict(current), _SHARED_SECONDS)
         except StoreError:  # deleted meanwhile
             st.rerun()
         draw_lanes(race)
+        page.note(escape(verdict))
         if tuple(run.status for run in current) != statuses:
             st.rerun()  # a finished race needs no timer
 
@@ -184,10 +186,17 @@ def _race(runs: Sequence[Run]) -> Race:
     return _races.setdefault(key, latest)
 
 
+def _verdict(runs: Sequence[Run]) -> str:
+    """What the race says about noise, as the page of its study does."""
+    store = queries.store()
+    return study_results.results(store, presets.of_runs(store, runs, queries.curve)).verdict
+
+
 def study_of(runs: Sequence[str]) -> str | None:
     """The id of a study that all these runs belong to, None without one."""
     shared = set.intersection(*(set(queries.store().studies_of(run)) for run in runs))
-    return next(iter(sorted(shared)), None)
+    own = [stored for stored in stored_studies() if stored.id in shared]  # the newest first
+    return min(own, key=lambda stored: len(stored.study.arms)).id if own else None
 
 
 # ---------------------------------------------------------------- all races

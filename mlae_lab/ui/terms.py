@@ -54,8 +54,8 @@ def marked(html: str, with_common: bool = False) -> str:
     inside: list[str] = []
 
     def replaced(match: re.Match[str]) -> str:
-        name = names[match[1].casefold()]
-        if name in used:
+        name = names.get(match[1].casefold())  # the pattern takes a Turkish dotless i for an i
+        if name is None or name in used:
             return match[0]
         used.add(name)
         word = button(name, match[1])

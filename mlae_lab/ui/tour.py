@@ -95,10 +95,10 @@ def finding() -> Finding:
     return Finding(
         f"{title}: |cos| {dense_mean:.3f} → {masked_mean:.3f}" if is_settled else "Not settled by these runs",
         f"The mean similarity is {masked_mean:.3f} with the mask and {dense_mean:.3f} without, and it is lower in "
-        f"{lower} of {len(pairs)} pairs. The difference lies between {similarity.low:+.3f} and {similarity.high:+.3f}"
-        + ("." if is_settled else ", so it is not settled."),
-        f"Accuracy is {_mean('masked', 'accuracy'):.1f} % against {_mean('dense', 'accuracy'):.1f} %. The difference "
-        f"lies between {accuracy.low:+.1f} and {accuracy.high:+.1f} points"
+        f"{lower} of {len(pairs)} pairs. The 95 % interval of the difference goes from {similarity.low:+.3f} to "
+        f"{similarity.high:+.3f}" + ("." if is_settled else ", so it is not settled."),
+        f"Accuracy is {_mean('masked', 'accuracy'):.1f} % against {_mean('dense', 'accuracy'):.1f} %. The 95 % "
+        f"interval of the difference goes from {accuracy.low:+.1f} to {accuracy.high:+.1f} points"
         + (", so it is not settled." if accuracy.low < 0 < accuracy.high else "."),
     )
 
@@ -116,12 +116,12 @@ def steps() -> tuple[Step, ...]:
         Step(
             "weight",
             "A frozen weight",
-            "<p>A network sees an image as lists of numbers. Each layer turns one list into another. It uses a table "
-            "of "
-            f"numbers for this: its weight W.</p><p>Here is a corner of a real one, from layer {layer} of the network "
-            f"of "
-            "this lab. Orange is above 0, blue below. It took a long training to find these numbers. We leave them as "
-            "they are: W is frozen.</p>",
+            "<p>A network sees an image as lists of numbers. Each layer turns one list into another, with a table of "
+            "numbers, its weight W, and with other fixed steps that we leave out.</p><p>Here is a corner of a real "
+            f"one, from layer {layer} of the network of this lab. Orange is above 0, blue below. It took a long "
+            "training to find these numbers: they were "
+            "changed a little after each group of example images, until the answers fitted. We leave them as they "
+            "are: W is frozen.</p>",
             "y = <b>W</b> x",
             f"A heat map of the frozen weight of layer {layer} between the input x and the output y",
         ),
@@ -129,8 +129,9 @@ def steps() -> tuple[Step, ...]:
             "update",
             "Add a small change",
             "<p>The network has never seen clothes. To teach it clothes, we add a change to W and train only that: ΔW."
-            f"</p><p>A free change needs as many numbers as W has: {outputs * inputs:,}. LoRA takes a cheap one. It "
-            f"multiplies a tall table B by a flat table A. With {columns} columns this needs only "
+            f"</p><p>An unrestricted change needs as many numbers as W has: {outputs * inputs:,}. The method LoRA "
+            f"allows a cheaper kind only: it multiplies a tall table B by a flat table A. With {columns} columns "
+            "this needs only "
             f"{columns * (outputs + inputs):,} numbers.</p>",
             "y = (W + <b>ΔW</b>) x, &nbsp; <b>ΔW = B A</b>",
             "The frozen weight plus the trained update, which is the product of a tall and a flat matrix",
@@ -138,10 +139,10 @@ def steps() -> tuple[Step, ...]:
         Step(
             "parts",
             "Eight experts",
-            "<p>B times A is the same as a sum of eight parts. Each part takes one column b of B and one row a of "
-            "A.</p>"
-            "<p>A part looks for one pattern in its input, a. When it sees it, it adds one direction to the output, b. "
-            "It is as simple as a change can be: it has rank 1. The paper calls it an expert.</p>",
+            "<p>B times A is the same as a sum of eight parts. Each part takes one column b of B and one row aᵀ of "
+            "A.</p><p>A part compares its input with one pattern, a: aᵀx is large if they are alike. It adds that "
+            "many times one direction, b, to the output. It is as simple as a change can be: it has rank 1. The "
+            "paper behind this lab (MLAE) calls it an expert.</p>",
             "ΔW = <b>b₁a₁ᵀ + … + b₈a₈ᵀ</b>",
             "The update as the sum of its eight rank-1 experts",
         ),
@@ -150,9 +151,8 @@ def steps() -> tuple[Step, ...]:
             f"{rows * columns} cells",
             f"<p>The network has {rows} layers, one after another. Each gets {columns} experts. That makes "
             f"{rows * columns}.</p><p>So we draw a grid. A row is a layer, a cell is an expert. The top row is near "
-            f"the "
-            "image, the bottom row is near the answer. You will meet this grid on every page of the lab.</p>",
-            "ΔW = Σ <b>b aᵀ</b>",
+            "the image, the bottom row is near the answer. You will meet this grid on many pages of the lab.</p>",
+            "for each layer &nbsp; ΔW = Σ <b>b aᵀ</b>, a sum of its eight",
             f"A grid of {rows} rows, the layers, by {columns} columns, the experts",
         ),
         Step(
@@ -168,8 +168,8 @@ def steps() -> tuple[Step, ...]:
             "mask",
             "A mask",
             "<p>Must every expert be there? A mask says which ones are. A crossed cell has no expert, and its layer "
-            "works with the others.</p><p>This one is like the hourglass of the paper: many experts at both ends. You "
-            "can "
+            "uses the experts that it has.</p><p>This one is like the hourglass of the paper: many experts at both "
+            "ends. You can "
             "paint your own on the page Masks.</p>",
             "ΔW = Σ <b>m</b> λ b aᵀ, &nbsp; m is 0 or 1",
             f"The grid with a fixed mask: {_MASK.experts} of {rows * columns} experts exist",
@@ -178,10 +178,11 @@ def steps() -> tuple[Step, ...]:
             "drop",
             "Let chance decide",
             "<p>The paper proposes another kind of mask. All experts exist, but in each step of the training some are "
-            f"left out by chance. With p = {recorded.DROP_RATE:g}, each misses half of the steps.</p><p>You see the "
-            "masks of a real run. A ring marks an expert that takes part. The idea: an expert that cannot rely on its "
-            "neighbours may learn something different.</p>",
-            "ΔW = Σ <b>m</b> λ b aᵀ, &nbsp; m is 0 with probability <b>p</b>",
+            f"left out at random. With p = {recorded.DROP_RATE:g}, each misses half of the steps on "
+            "average.</p><p>You see the masks of a real run. A ring marks an expert that takes part. The idea: an "
+            "expert that cannot rely on its "
+            "neighbours may learn something else than they do.</p>",
+            "ΔW = Σ <b>m</b> λ b aᵀ, &nbsp; m is 0 with probability <b>p</b>, else 1/(1 − p)",
             "The grid with the masks of one step after another; rings mark the active experts",
         ),
         Step(
@@ -189,8 +190,9 @@ def steps() -> tuple[Step, ...]:
             "Watch them learn",
             f"<p>Now the run trains. It goes {run['epochs']} times over 800 images of clothes; each time is an epoch. "
             "After each one the lab tests it on 200 images that it did not train on.</p><p>The curve shows how "
-            "many are correct. The stronger a cell's colour, the more that expert adds to its layer.</p>",
-            "contribution = ‖<b>λ b aᵀ</b> x‖ / ‖W x‖",
+            "many of these it names correctly. The stronger a cell's colour, the more that expert adds to its "
+            "layer.</p>",
+            "contribution = ‖<b>λ b aᵀ</b> x‖ / ‖W x + bias‖",
             f"The grid coloured by contribution, next to the accuracy curve, which ends at "
             f"{run['accuracy'][-1][1]:.1f} %",
         ),
@@ -198,27 +200,29 @@ def steps() -> tuple[Step, ...]:
             "ranking",
             "Who does the work?",
             "<p>Here are the same cells again, sorted by what they add. No expert is new, they only changed places.</p>"
-            f"<p>The first {_STRONGEST} of {rows * columns} add {share:.0f} % of the sum. To add a lot is not yet to "
-            "help a lot. The page Experts switches experts off and counts the errors.</p>",
+            f"<p>The first {_STRONGEST} of {rows * columns} add {share:.0f} % of all contributions. Adding much is "
+            "not the same as helping. The page Experts switches experts off and counts the errors.</p>",
             "sorted by contribution",
             "The 96 experts as bars, sorted by their contribution",
         ),
         Step(
             "similarity",
             "Do two do the same?",
-            "<p>The same cells again, now on the diagonals of small maps. Each map is one layer: its eight experts "
-            "against each other.</p><p>A dark square off the diagonal means that two experts point the same way. 1 is "
-            f"the same, 0 has nothing in common. The mean here is {similar:.3f}. Random experts would have "
-            f"{random_similarity():.3f}.</p>",
+            "<p>The same cells again, now on the diagonals of small maps. Each map is one layer: row i and column j "
+            "compare experts i and j.</p><p>A dark square off the diagonal means that two experts change the layer in "
+            "the same or the exactly "
+            f"opposite direction (1); 0 means directions at right angles. The mean here is {similar:.3f}. Random "
+            f"experts would have {random_similarity():.3f}.</p>",
             "|cos| of <b>λᵢ bᵢ aᵢᵀ</b> and <b>λⱼ bⱼ aⱼᵀ</b>",
             f"Twelve similarity maps with the 96 experts on the diagonals; the mean similarity is {similar:.3f}",
         ),
         Step(
             "verdict",
             "One run proves nothing",
-            "<p>All this was one run: one dot. So we train six, with three seeds: three with the mask and three "
-            f"without. Lines join runs of the same seed.</p><p>{finding().similarity}</p><p>{finding().accuracy}</p>"
-            "<p>That is a verdict about one task and one small network, after a short training. To ask your own "
+            "<p>All this was one run: one dot. So we train six, from three random starts (seeds): three with the mask "
+            "and three without. Lines join runs of the same "
+            f"seed.</p><p>{finding().similarity}</p><p>{finding().accuracy}</p><p>That is a verdict about one task "
+            "and one small network, after a short training. To ask your own "
             "question, open Studies.</p>",
             "difference by seed, with its interval",
             "Similarity and accuracy of six runs, joined by seed",

@@ -141,6 +141,17 @@ def test_the_choice_waits_for_every_run_of_the_last_stage() -> None:
     assert (chosen.best, chosen.default) == ("p = 0.3", "p = 0.5")
 
 
+def test_seeds_that_are_added_to_a_cross_validation_leave_its_choice() -> None:
+    base = replace(BASE, folds=5)
+    study = choice_study(base, 15, values=proposed(base) | {"coefficient_init": ("1",), "learning_rate": ("0.005",)},
+                         seeds=range(5))[0]  # fmt: skip
+    scores = {arm.name: Scores({0: 70.0 + number}) for number, arm in enumerate(study.arms)}
+    chosen = choice_of(study, scores)
+    assert chosen is not None
+    assert choice_of(replace(study, seeds=tuple(range(7))), scores) == chosen
+    assert choice_of(replace(study, seeds=tuple(range(10))), scores) is None, "its second division is not through"
+
+
 def test_final_runs_train_the_chosen_and_the_default_setting_on_train_and_val() -> None:
     study = study_of(6)
     final = final_study(study, ["p = 0", "p = 0.5"], range(3))

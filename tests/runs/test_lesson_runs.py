@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,7 +14,6 @@ from mlae_lab.lessons import lesson
 from mlae_lab.lessons.lesson import Arm
 from mlae_lab.lessons.recording import Recording, Results, needed, outdated
 from mlae_lab.runs import lesson_runs, paths, probe
-from mlae_lab.runs.lesson_predictions import MAX_PREDICTIONS
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
 from tests.lab import end_probe, small_config, start_probe_here, train_queued
@@ -92,8 +92,21 @@ def test_predictions_are_kept_without_names(store: RunStore, monkeypatch: pytest
     assert store.predictions("is-it-better", "fashion") == [["A", 3], ["cannot tell", 9]]
     with sqlite3.connect(paths.database(store.folder)) as db:
         columns = [row[1] for row in db.execute("PRAGMA table_info(lesson_predictions)")]
-    assert columns == ["lesson", "task", "guess", "time"]
+        browsers = {row[0] for row in db.execute("SELECT browser FROM lesson_predictions")}
+    assert columns == ["lesson", "task", "browser", "guess", "time"]
+    assert len(browsers) == 3
     monkeypatch.setattr("mlae_lab.runs.lesson_predictions.MAX_PREDICTIONS", 3)
-    with pytest.raises(StoreError, match="has 3 guesses already"):
-        store.add_prediction("is-it-better", "fashion", ["A", 3])
-    assert MAX_PREDICTIONS > 10_000
+    store.add_prediction("is-it-better", "fashion", ["B", 5])
+    assert store.predictions("is-it-better", "fashion") == [["cannot tell", 9], ["B", 5]], "the oldest one is removed"
+    assert store.predictions("is-it-better", "fashion", since=time.time() + 60) == []
+
+
+def test_one_guess_of_a_browser_counts(store: RunStore) -> None:
+    for lesson_name, guess in (("what-p-does", 1), ("what-p-does", 2), ("is-it-better", 3)):
+        store.add_prediction(lesson_name, "fashion", guess, browser="secret id")
+    assert store.predictions("what-p-does", "fashion") == [1]
+    assert store.predictions("is-it-better", "fashion") == [3]
+    with sqlite3.connect(paths.database(store.folder)) as db:
+        rows = [row[0] for row in db.execute("SELECT browser FROM lesson_predictions")]
+    assert len(set(rows)) == 2, "nobody can see which guesses are of one browser"
+    assert "secret id" not in rows

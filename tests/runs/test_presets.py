@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlae_lab import locks
+from mlae_lab.core import events as ev
 from mlae_lab.core import image_labels, study_presets
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig
@@ -66,6 +67,23 @@ def test_a_second_launch_starts_nothing_and_more_seeds_extend_the_study(store: R
     assert len(store.runs()) == 4, "equal runs are shared"
     turned = presets.launch(store, study_presets.race(replace(A, seed=5), [uniform(0.5), dense()]), "ada")
     assert turned.id != first.id, "another reference is another study"
+
+
+def test_a_request_for_one_seed_leaves_what_was_stopped_of_others(store: RunStore) -> None:
+    race = study_presets.race(replace(A, seed=5), [dense(), uniform(0.5)], 3)
+    stored = presets.launch(store, race)
+    studies.stop(store, stored.id)
+    assert store.open_runs() == []
+    presets.launch(store, replace(race, seeds=(5,)))
+    assert {run.config.seed for run in store.open_runs()} == {5}
+
+
+def test_a_run_of_another_precision_is_not_reused(store: RunStore) -> None:
+    old, new = finished_run(store, 0), store.enqueue(B, "cpu")
+    started = ev.Started(1, 1, 1, 800, 200, 52, "cpu", "bfloat16", 0.1, weights="aaaaaaaaaaaa")
+    store.append(new.id, [started, ev.Evaluation(4, 52, "val", 60.0, 1.0, 1.0)])
+    store.move(new.id, Status.FINISHED)
+    assert [run and run.id for _, run in studies.reusable(store, presets.pair(store, old, B.plan, 1))] == [None, new.id]
 
 
 def test_a_study_on_other_images_is_another_one(store: RunStore) -> None:

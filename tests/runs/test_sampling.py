@@ -40,6 +40,11 @@ def test_a_proposal_is_rounded_and_stays_in_its_range() -> None:
     assert arm.name == "p = 0.123, λ = 4"
     assert (arm.config.plan.drop_rate[0][0], arm.config.learning_rate) == (0.123, 0.005)
     assert sampled_arm(study, {"drop_rate": 0.50001, "coefficient_init": 1.0}) is None, "the default is there"
+    uneven = study_of(drop_rate=("0.5", "0", "0.6666666"), coefficient_init=("1",), learning_rate=("0.005",))
+    highest = sampled_arm(uneven, {"drop_rate": 0.66666})
+    assert highest is not None
+    assert float(dict(highest.values)["drop_rate"]) <= 0.6666666, "not rounded to more than the highest value"
+    assert study_of(10_000).choice.rungs == ((8, 1000),), "a study has at most 1,000 arms"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,16 @@ def test_those_that_were_not_read_for_longest_are_deleted(cache: FeatureCache) -
     assert [part.load(IMAGES) is not None for part in parts] == [True, False, True]
 
 
+def test_what_a_killed_process_left_is_deleted(cache: FeatureCache) -> None:
+    cache.save(IMAGES, FEATURES)
+    old, new = cache.folder / "a.safetensors.1.part", cache.folder / "b.safetensors.2.part"
+    for file in (old, new):
+        file.write_bytes(b"half")
+    os.utime(old, (1000, 1000))
+    cache.save(IMAGES[:60], FEATURES[:60])
+    assert (old.exists(), new.exists()) == (False, True), "the new one may be written just now"
+
+
 def test_nothing_is_written_without_room(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     replace(cache, limit=100).save(IMAGES, FEATURES)
     assert not cache.folder.exists()

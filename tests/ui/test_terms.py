@@ -42,6 +42,7 @@ def test_the_first_place_of_each_word_is_marked_once() -> None:
         "<button>drop rate</button>",
         "λᵢ bᵢ aᵢᵀ and λ=1",  # parts of formulas
         "experts of a mask",  # common words
+        "VİT and sımilarity",  # a regular expression that ignores case takes both for an i
     ],
 )
 def test_what_is_not_marked(text: str) -> None:
