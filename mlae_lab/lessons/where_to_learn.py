@@ -36,7 +36,7 @@ def _reveal(results: Results) -> tuple[str, ...]:
         f"Layer 7 reaches {means[REFERENCE]:.0f} %. Only the layer differs, not the number of experts.",
         *([_alike(alike)] if alike else []),
         "A likely reason: later layers can build on a change in an early layer. A change in the last layer cannot "
-        "bring back what earlier layers have lost. This says why late layers do badly, not which early layer is best.",
+        "recover what earlier layers have lost. This says why late layers do badly, not which early layer is best.",
         *below_the_probe(),
     )
 
