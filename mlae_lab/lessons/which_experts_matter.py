@@ -66,7 +66,7 @@ WHICH_EXPERTS_MATTER = Lesson(
         "The loss says how wrong the network is: 0 is perfect, higher is worse, without an upper limit. The task: how "
         "far to the right is a small shape?",
     ),
-    question="Pick five experts whose loss would hurt the network most.",
+    question="Pick the five experts whose removal would hurt the network most.",
     guess=Cells(5),
     arms=(
         Arm("p0", "no mask", short_run(LOCATION)),

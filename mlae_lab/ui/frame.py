@@ -24,7 +24,7 @@ def draw() -> None:
     page.dress()
     visitor.keep_cookies(login=authentication.pass_or_stop())
     terms.draw_definitions()
-    chosen = st.navigation(navigation.sections())
+    chosen = st.navigation(navigation.sections(), expanded=True)
     with st.sidebar:
         run_strip()
     visitor.name_field()

@@ -72,7 +72,7 @@ def test_one_pair(store: RunStore) -> None:
     assert "B is 2.5 points above; one seed cannot distinguish that from noise." in html(at)
     shown = figures(at)
     assert set(shown) == {"mask-difference", "difference", "two-curves"}
-    assert "B − A after epoch 4: +2.5 points, one pair" in shown["difference"]
+    assert "B − A: +2.5 points, one pair" in shown["difference"]
     assert "96 with another drop rate" in shown["mask-difference"]
     assert ">Mask</td>" in html(at)
     assert A.plan.code in html(at)

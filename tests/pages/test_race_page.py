@@ -75,7 +75,7 @@ def test_two_masks_are_shown_cell_by_cell_and_over_epochs(store: RunStore) -> No
     at = open_page("studies", study=name)
     assert "A is Dense, B is Uniform, p = 0.5." in html(at)
     assert "96 with another drop rate" in figures(at)["mask-difference"]
-    assert "B − A after epoch 4: +2.5 points, one pair" in figures(at)["difference"]
+    assert "B − A: +2.5 points, one pair" in figures(at)["difference"]
 
 
 def test_masks_have_their_saved_names(store: RunStore) -> None:

@@ -45,7 +45,7 @@ def test_each_seed_is_a_named_line_and_the_mean_stands_out() -> None:
     assert figure.data[4]["y"] == [0.0, 2.0, 3.0]
     assert figure.data[4]["line"]["width"] > 2 * figure.data[3]["line"]["width"]
     assert {note["text"] for note in layout(figure)["annotations"]} >= {"seed 0", "seed 1", "seed 2", "mean"}
-    assert "B − A after epoch 3: +3.0 points (95 % −3.6 to +9.6, n = 3)" in figure.alt
+    assert "B − A: +3.0 points (95 %: −3.6 to +9.6)" in figure.alt
     assert "3 pairs of runs, seeds 0, 1, 2." in figure.alt
     assert "n = 3, standard deviation 2.6" in figure.alt
 
@@ -69,7 +69,7 @@ def test_the_zero_line_is_in_range() -> None:
 def test_a_single_pair_has_no_mean_and_no_band() -> None:
     figure = difference(pair(4, 1.0, 2.0, 2.5))
     assert names(figure) == ["seed 4"]
-    assert "B − A after epoch 3: +2.5 points, one pair" in figure.alt
+    assert "B − A: +2.5 points, one pair" in figure.alt
     assert "1 pair of runs, seed 4." in figure.alt
 
 

@@ -97,11 +97,11 @@ def _difference_title(difference: Difference) -> str:
     if not difference.pairs:
         return "B − A: no common evaluation yet"
     last = difference.over_epochs[-1]
-    start = f"B − A after epoch {last.epoch}: {points(last.mean, signed=True)} points"
+    start = f"B − A: {points(last.mean, signed=True)} points"  # epoch and n are in the caption
     if last.interval is None:
         return f"{start}, one pair"
     _, low, high = last.interval
-    return f"{start} (95 % {between(low, high)}, n = {last.n})"
+    return f"{start} (95 %: {between(low, high)})"
 
 
 def difference_caption(difference: Difference) -> str:
