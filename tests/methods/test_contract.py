@@ -132,7 +132,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def network(blocks: int) -> nn.Module:
+def network(blocks: int = 12) -> nn.Module:
     """The first blocks of the bundled network, with a head that is not zero."""
     return copy.deepcopy(_built(blocks))
 

@@ -15,7 +15,7 @@ from tests.methods.test_contract import attached, images, network, train
 
 @pytest.mark.parametrize("name", ["full", "bitfit"])
 def test_removed_after_training_is_the_frozen_network(name: str) -> None:
-    model, adapter = attached(name)
+    model, adapter = attached(name, blocks=12)
     train(model, adapter, range(2))
     head = {key: p.clone() for key, p in model.get_submodule("head").named_parameters()}
     adapter.remove()
@@ -29,12 +29,12 @@ def test_removed_after_training_is_the_frozen_network(name: str) -> None:
 
 
 def test_full_trains_everything_but_the_head() -> None:
-    model, adapter = attached("full")
+    model, adapter = attached("full", blocks=12)
     assert set(adapter.parameters()) == {key for key, _ in model.named_parameters() if not key.startswith("head.")}
 
 
 def test_bitfit_trains_biases_of_norms_and_patch_embedding_but_not_of_the_head() -> None:
-    names = set(attached("bitfit")[1].parameters())
+    names = set(attached("bitfit", blocks=12)[1].parameters())
     assert all(name.endswith(".bias") for name in names)
     assert {"patch_embed.conv1.bias", "norm.bias", "blocks.0.norm1.bias", "blocks.11.attn.qkv.bias"} <= names
     assert "head.bias" not in names
@@ -42,7 +42,7 @@ def test_bitfit_trains_biases_of_norms_and_patch_embedding_but_not_of_the_head()
 
 def test_bitfit_changes_the_output_by_the_biases_alone() -> None:
     """Moving the trained biases into a copy of the frozen network gives the trained network."""
-    model, adapter = attached("bitfit")
+    model, adapter = attached("bitfit", blocks=12)
     train(model, adapter, range(2))
     copy = network()
     with torch.no_grad():

@@ -35,8 +35,9 @@ def enqueue(store: RunStore) -> Enqueue:
 
 
 def migrated(store: RunStore) -> RunStore:
-    """The store, opened as one of schema 8, which had the same tables."""
+    """The store, opened as one of schema 8, which had no guesses."""
     db = sqlite3.connect(paths.database(store.folder))
+    db.execute("DROP TABLE lesson_predictions")
     db.execute("PRAGMA user_version = 8")
     db.close()
     opened = RunStore(store.folder)

@@ -40,6 +40,7 @@ def full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunStore, "runs", full)
+    monkeypatch.setattr(RunStore, "studies", full)
     return "free some disk space"
 
 
