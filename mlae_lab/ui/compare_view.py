@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from statistics import fmean
 
 import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig, differences
+from mlae_lab.core.inference import saturation
 from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.settings import setting_of
 from mlae_lab.data.listing import counted
@@ -202,6 +204,11 @@ def _draw_result(comparison: Comparison) -> None:
         large(paired_curves.verdict(results, difference, "B"))
     if difference.seeds_needed:
         page.note(difference.seeds_needed)
+    ends = [pair for pair in pairs if pair.is_complete]
+    if ends:
+        means = (fmean(pair.accuracy_a[-1][1] for pair in ends), fmean(pair.accuracy_b[-1][1] for pair in ends))
+        if text := saturation(means):
+            page.note(text)
     if comparison.reason and difference.pairs:
         page.note(f"These two runs are not a pair ({escape(comparison.reason)}); the result is of the pairs below.")
     with st.container(key="pair_compare_curves"):

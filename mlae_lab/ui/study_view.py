@@ -10,7 +10,7 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.inference import ALPHA
+from mlae_lab.core.inference import ALPHA, saturation
 from mlae_lab.core.seed_statistics import points
 from mlae_lab.core.study import MAX_SEEDS
 from mlae_lab.core.study_file import as_yaml
@@ -117,6 +117,8 @@ def _draw_verdict(loaded: LoadedStudy) -> None:
     else:
         st.html(f'<p class="study-verdict" role="status">{escape(results.verdict)}</p>')
         _draw_tests(results)
+        if text := saturation(arm.statistics.mean for arm in results.arms if arm.statistics is not None):
+            page.note(text)
         if len(results.arms) == 1 and (noise := study_results.noise(results.arms[0].statistics)):
             page.note(noise)
     if loaded.state.done < len(loaded.state.cells) or not loaded.state.is_over:

@@ -7,13 +7,18 @@ import random
 import pytest
 from scipy import stats
 
-from mlae_lab.core.inference import comparisons, power, seeds_for
+from mlae_lab.core.inference import comparisons, power, saturation, seeds_for
 
 A, B = [80.1, 81.2, 79.9, 80.7], [79.0, 80.9, 79.1, 80.6]
 
 
 def by_seed(*values: float) -> dict[int, float]:
     return dict(enumerate(values))
+
+
+def test_only_a_task_on_which_every_arm_is_nearly_perfect_is_saturated() -> None:
+    assert "above 98 %" in saturation([98.5, 99.2])
+    assert saturation([97.9, 99.2]) == saturation([99.5]) == saturation([]) == ""
 
 
 def test_one_comparison_is_the_paired_t_test() -> None:

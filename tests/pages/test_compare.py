@@ -76,8 +76,14 @@ def test_one_pair(store: RunStore) -> None:
     assert "96 with another drop rate" in shown["mask-difference"]
     assert ">Mask</td>" in html(at)
     assert A.plan.code in html(at)
+    assert "nearly solved" not in html(at)
     assert not at.warning
     assert not at.error
+
+
+def test_runs_at_the_ceiling_are_said_to_be(store: RunStore) -> None:
+    a, b = enqueued_run(store, A, 50.0, 99.0), enqueued_run(store, B, 51.0, 98.5)
+    assert "the task is nearly solved" in html(opened(a=a.id, b=b.id))
 
 
 def test_three_seeds(store: RunStore) -> None:
