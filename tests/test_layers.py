@@ -294,3 +294,9 @@ def test_no_module_shadows_python_or_a_dependency() -> None:
 def test_the_package_has_no_pages_folder() -> None:
     """Streamlit would show it as a second menu."""
     assert not (PACKAGE / "pages").exists()
+
+
+def test_files_of_tests_have_different_names() -> None:
+    """pytest imports them by their name alone."""
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
