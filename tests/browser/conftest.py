@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from tests.data.hub_server import HubServer, hub_server
 from tests.lab import end_probe, finished, small_config
@@ -183,6 +185,13 @@ def pair(lab: Lab) -> Iterator[tuple[str, str]]:
     yield runs
     for name in runs:
         end_probe(lab.store, name)
+
+
+@pytest.fixture(scope="session")
+def failed(lab: Lab) -> None:
+    """A run whose reason is one long word with a tag in it: the table must not break."""
+    run = lab.store.enqueue(FIRST_RUN, "cpu")
+    lab.store.move(run.id, Status.FAILED, reason=f"no file {'/deep' * 40}/<b>bold</b>: name another")
 
 
 @pytest.fixture(scope="session")

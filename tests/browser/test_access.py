@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.runs.status import Status
 from tests.browser.conftest import free_port, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-    from tests.browser.conftest import Lab
 
 NAVIGATION = "[data-testid='stSidebarNavItems']"
 # Rule and region of violations in Streamlit's own elements, which the lab cannot fix.
@@ -55,13 +51,7 @@ OVERFLOW = """() => { const main = document.querySelector('[data-testid="stMain"
     return { wider: main.scrollWidth - main.clientWidth, text: main.innerText.length }; }"""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def failed(lab: Lab) -> None:
-    """A run whose reason is one long word with a tag in it: the table must not break."""
-    run = lab.store.enqueue(FIRST_RUN, "cpu")
-    lab.store.move(run.id, Status.FAILED, reason=f"no file {'/deep' * 40}/<b>bold</b>: name another")
-
-
+@pytest.mark.usefixtures("failed")
 @pytest.mark.parametrize(
     ("number", "path"),
     list(enumerate([

@@ -178,7 +178,9 @@ def test_two_runs_are_evaluated_under_the_same_random_masks(runs: dict[str, str]
         f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))",
         timeout=3 * WAIT,
     )
-    page.get_by_text("Seed 0 for every run").wait_for(timeout=3 * WAIT)
+    page.get_by_text("Seed 0 for every run").wait_for(state="attached", timeout=WAIT)
+    page.locator("details", has_text="Seed 0 for every run").locator("summary").click()
+    page.get_by_text("Seed 0 for every run").wait_for(timeout=WAIT)
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
 
 

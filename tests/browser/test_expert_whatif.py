@@ -94,7 +94,8 @@ def test_switches_work_from_the_keyboard(run: Run, visit: Callable[..., Page]) -
 @pytest.mark.parametrize("view", ["whatif", "importance"])
 def test_nothing_is_cut_in_a_narrow_window(run: Run, visit: Callable[..., Page], view: str) -> None:
     page = visit(f"/experts?run={run.id}&view={view}", width=800, scheme="dark")
-    page.get_by_text("As trained" if view == "whatif" else "Margin:").first.wait_for(timeout=120_000)
+    shown = page.get_by_text("As trained" if view == "whatif" else "Margin:").first
+    shown.wait_for(state="attached", timeout=120_000)  # the second one is behind "How is this computed?"
     assert page.evaluate(
         "(() => { const m = document.querySelector('.stMain'); return m.scrollWidth <= m.clientWidth + 1; })()"
     )

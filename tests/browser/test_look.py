@@ -46,6 +46,7 @@ def test_figures_show_the_pixels_of_tiny_images_and_smooth_photographs(chromium:
         page.close()
 
 
+@pytest.mark.usefixtures("failed")
 def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:
     page = visit("/runs")
     page.wait_for_selector("small:has-text('name another')")

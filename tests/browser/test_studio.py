@@ -240,7 +240,7 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     plan_when(page, lambda p: p == two_kinds)
     tool(page, "Undo")
     plan_when(page, lambda p: p == start)
-    page.get_by_label("Experts per layer").fill("16")
+    page.get_by_label("Experts per layer", exact=True).fill("16")
     page.keyboard.press("Enter")
     plan_when(page, lambda p: p.columns == 16)
     page.locator(".mg-cell").nth(12 * 16 - 1).wait_for()
@@ -248,7 +248,7 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     plan_when(page, lambda p: p == start)
     page.wait_for_timeout(1000)
     assert plan_when(page, lambda p: True) == start
-    assert page.get_by_label("Experts per layer").input_value() == "14"
+    assert page.get_by_label("Experts per layer", exact=True).input_value() == "14"
 
 
 # ---------------------------------------------------------------- no lost edits
