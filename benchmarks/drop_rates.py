@@ -35,9 +35,10 @@ from statistics import fmean, median
 import torch
 
 from benchmarks.gpu import commit, versions
+from benchmarks.training import trained
 from mlae_lab.core.choice import Choice, Honesty, Scores, choose, honesty
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Started, unpacked
+from mlae_lab.core.events import unpacked
 from mlae_lab.core.machine import processor
 from mlae_lab.core.paper import TUNED
 from mlae_lab.core.paper_arms import COUNTERPARTS, GROUPS
@@ -47,7 +48,6 @@ from mlae_lab.errors import LabError
 from mlae_lab.files import append_line
 from mlae_lab.runs.method_table import SEEDS, TASKS, Start
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
 
 FILE = Path(__file__).with_name("drop_rates.jsonl")
 RATES = (0.5, 0.0, 0.3, 0.7)  # the first is the default
@@ -151,14 +151,7 @@ def train(cell: Cell) -> Row:
     """Train one run to its end and evaluate it."""
     ready = prepare(cell.config)  # which reads or keeps the features of the frozen blocks: this is not timed
     began, cpu = time.monotonic(), time.process_time()
-    started, evaluation, config = None, None, cell.config
-    for event in fit(ready):
-        if isinstance(event, Started):
-            started = event
-        elif isinstance(event, Evaluation):
-            evaluation = event
-    assert started
-    assert evaluation
+    (started, evaluation), config = trained(ready), cell.config
     return Row(
         cell.arm, config.task, config.protocol, config.seed, config.epochs, config.hash, round(evaluation.accuracy, 3),
         evaluation.correct, started.evaluation_images, started.steps, round(time.monotonic() - began, 1),

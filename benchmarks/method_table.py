@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.gpu import commit, versions
 from benchmarks.method_table_figure import drawn
-from mlae_lab.core.events import Evaluation, Started
+from benchmarks.training import trained
 from mlae_lab.core.machine import processor
 from mlae_lab.errors import LabError
 from mlae_lab.files import write_whole
@@ -48,20 +48,13 @@ from mlae_lab.runs.method_table import (
     read,
 )
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
 
 
 def train(cell: Cell) -> Result:
     """Train one run to its end and evaluate it."""
     began, cpu = time.monotonic(), time.process_time()
-    config, started, evaluation = cell.config, None, None
-    for event in fit(prepare(config)):
-        if isinstance(event, Started):
-            started = event
-        elif isinstance(event, Evaluation):
-            evaluation = event
-    assert started
-    assert evaluation
+    config = cell.config
+    started, evaluation = trained(prepare(config))
     return Result(
         cell.recipe, config.method, config.task, config.seed, config.hash, round(evaluation.accuracy, 3),
         started.evaluation_images, started.parameters, started.head_parameters, started.steps,

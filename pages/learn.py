@@ -68,13 +68,13 @@ def _link_form() -> None:
     )
     titles = {entry.name: entry.title for entry in LESSONS}
     with st.container(horizontal=True, gap="small", key="lesson_link"):
-        name = st.selectbox("Lesson", list(titles), format_func=titles.__getitem__, key="lesson_link_name")
+        name = st.selectbox("Lesson", list(titles), format_func=titles.__getitem__, key="lesson_link_name", width=270)
         entry = lesson(name)
         task = st.selectbox(
-            "Task", entry.tasks, format_func=lambda t: catalog.task(t).title, key=f"lesson_link_task_{name}"
+            "Task", entry.tasks, format_func=lambda t: catalog.task(t).title, key=f"lesson_link_task_{name}", width=220
         )
         hidden = st.multiselect(
-            "Hide", list(lesson_view.HIDEABLE), ["navigation"], key="lesson_link_hide",
+            "Hide", list(lesson_view.HIDEABLE), ["navigation"], key="lesson_link_hide", width=270,
             help="; ".join(f"{key}: {text}" for key, text in lesson_view.HIDEABLE.items()),
         )  # fmt: skip
     query = f"lesson={name}" + (f"&task={task}" if task != entry.tasks[0] else "")

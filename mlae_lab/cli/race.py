@@ -23,6 +23,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--task", metavar="T", help=TASK_HELP)
     add_masks_options(parser)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="1 to 10 seeds, starting with --seed")
+    parser.add_argument("--linear-probe", action="store_true", help="train the linear probe, too")
     add_run_options(parser, without=METHOD_OPTIONS)
     parser.add_argument("--detach", action="store_true", help="print the runs' ids and return at once")
 
@@ -30,7 +31,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _race(args: argparse.Namespace) -> int:
     plans = plans_of(args, args.backbone)
     config = config_of(args, plans[0])
-    study = study_presets.race(config, plans, args.seeds)  # before a store is made for it
+    study = study_presets.race(config, plans, args.seeds, probe=args.linear_probe)  # before a store is made for it
     store = store_of(args)
     name = presets.launch(store, study, current_owner()).id
     runs = [run.id for run in presets.runs_of(store, name, study)]
@@ -54,7 +55,7 @@ def _race(args: argparse.Namespace) -> int:
 def _summary(store: RunStore, state: State) -> dict:
     """What a race says, for `--json`."""
     race = standings.race(store, state)
-    assert race is not None  # the preset has masks only
+    assert race is not None  # the preset has several masks
     verdict = study_results.results(store, state).verdict
     return {
         "study": state.stored.id, "epoch": race.epoch, "seeds": list(race.seeds), "masks": _rows(race),

@@ -55,8 +55,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "accuracy",
         "Accuracy",
-        "The share of images that the network puts into the right class. 50 % means that every second image is "
-        "correct.",
+        "The share of images that the network puts into the correct class. At 50 %, every second image is "
+        "classified correctly.",
         symbol="%",
         pages=("train", "compare", "runs"),
         is_common=True,

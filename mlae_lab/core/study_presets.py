@@ -56,15 +56,15 @@ def pair(
     """
     if plan == config.plan and config.has_mask:
         raise ConfigError("both masks are the same: choose another one to compare with")
-    arms = _mask_arms(config, [config.plan, plan], known)
+    arms = _mask_arms(config, [config.plan, plan], known, probe)
     title = f"{arms[0].name} and {arms[1].name} on {_task(config)}"
-    if probe:
-        arms += (Arm("Linear probe", (("method", "linear"),), configured(config, {"method": "linear"})[0]),)
     question = "What does the mask change?"
     return Study(_title(title), arms, consecutive(config, seeds), question)
 
 
-def race(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1, known: Names | None = None) -> Study:
+def race(
+    config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1, known: Names | None = None, probe: bool = False
+) -> Study:
     """Several masks with equal settings; the first is the reference.
 
     Args:
@@ -72,6 +72,7 @@ def race(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1, known: Na
         plans: 2 to 8 different masks.
         seeds: Their number, 1 to 10.
         known: Names of saved masks.
+        probe: Add the linear probe as an arm.
 
     Raises:
         ConfigError: A number out of range, equal masks, a method without a mask or a time limit.
@@ -85,17 +86,17 @@ def race(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1, known: Na
             f"masks {plans.index(plans[repeated]) + 1} and {repeated + 1} are the same: choose different masks"
         )
     return Study(
-        _title(f"Race of {len(plans)} masks on {_task(config)}"), _mask_arms(config, plans, known),
+        _title(f"Race of {len(plans)} masks on {_task(config)}"), _mask_arms(config, plans, known, probe),
         consecutive(config, seeds), "Which of these masks is the most accurate?",
     )  # fmt: skip
 
 
-def race_command(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> str:
-    """The equivalent command of a race."""
+def race_command(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1, probe: bool = False) -> str:
+    """The equivalent command of a race, or of a pair of new runs."""
     masks = " ".join(f"--mask '{plan.code}'" for plan in plans)
     text = config.command().replace(f"{PROGRAM} train", f"{PROGRAM} race", 1)
     mask = f"--mask '{config.plan.code}'"
-    return f"{text.replace(mask, masks, 1)} --seeds {seeds}"
+    return f"{text.replace(mask, masks, 1)} --seeds {seeds}" + " --linear-probe" * probe
 
 
 def compared_masks(study: Study) -> tuple[Arm, ...]:
@@ -112,13 +113,16 @@ def consecutive(config: RunConfig, seeds: int, most: int = MAX_SEEDS) -> tuple[i
     return tuple(range(config.seed, config.seed + seeds))
 
 
-def _mask_arms(config: RunConfig, plans: Sequence[MaskPlan], known: Names | None) -> tuple[Arm, ...]:
+def _mask_arms(config: RunConfig, plans: Sequence[MaskPlan], known: Names | None, probe: bool) -> tuple[Arm, ...]:
     if not config.has_mask:
         raise ConfigError(f"the method is {config.method} and has no mask: choose mlae")
-    return tuple(
+    arms = tuple(
         Arm(name, (("mask", plan.code),), replace(config, plan=plan))
         for name, plan in zip(mask_names(plans, known), plans, strict=True)
     )
+    if not probe:
+        return arms
+    return (*arms, Arm("Linear probe", (("method", "linear"),), configured(config, {"method": "linear"})[0]))
 
 
 def _task(config: RunConfig) -> str:
@@ -238,7 +242,12 @@ def dropout_arms(study: Study) -> dict[tuple[str, float], Arm] | None:
 
 
 def diversity_command(study: Study) -> str:
-    """The equivalent command of a study of diversity: it starts the missing runs and prints the result."""
+    """The equivalent command of a study of diversity: it starts the missing runs and prints the result.
+
+    "" for seeds that do not follow one another: the command takes the first and their number.
+    """
+    if study.seeds != tuple(range(study.seeds[0], study.seeds[0] + len(study.seeds))):
+        return ""
     arms = dropout_arms(study)
     assert arms is not None  # of another study there is none
     config = replace(arms["dense", 0.0].config, seed=study.seeds[0])

@@ -28,10 +28,7 @@ def launch(store: RunStore, study: Study, owner: str = "") -> StoredStudy:
 
     A second call starts nothing. Raises as `studies.new`.
     """
-    existing = stored_like(store, study, owner)
-    if existing is None:
-        return studies.new(store, study, owner)
-    return studies.extend(store, existing.id, named=study.seeds)
+    return studies.new_or_extended(store, study, owner, lambda: stored_like(store, study, owner))
 
 
 def stored_like(store: RunStore, study: Study, owner: str) -> StoredStudy | None:

@@ -142,11 +142,33 @@ def _frozen(config: RunConfig) -> tuple:
 
 def new(store: RunStore, study: Study, owner: str = "") -> StoredStudy:
     """Store a study and start its missing runs."""
-    for arm in study.arms:
-        require_weights(arm.config)
-    stored = store.add_study(study, owner)
-    start(store, stored.id)
-    return stored
+    return new_or_extended(store, study, owner, lambda: None)
+
+
+def new_or_extended(
+    store: RunStore, study: Study, owner: str, existing: Callable[[], StoredStudy | None]
+) -> StoredStudy:
+    """Store a study, or the seeds that an existing one lacks, and start the missing runs of these seeds.
+
+    Only of these: a request for two seeds does not start what somebody stopped or deleted of others.
+
+    Args:
+        store: For the study.
+        study: What is asked for.
+        owner: Of a new study.
+        existing: Finds a study with the same arms. It is called while no other process can store one, so that two
+            requests at the same moment make one study.
+    """
+    with _changing(store):
+        stored = existing()
+        if stored is None:
+            for arm in study.arms:
+                require_weights(arm.config)
+            stored = store.add_study(study, owner)
+        elif (longer := stored.study.extended(study.seeds)) != stored.study:
+            store.add_version(stored.id, longer)
+        _start(store, stored.id, study.seeds)
+        return store.study(stored.id)
 
 
 def start(store: RunStore, name: str) -> list[Run]:
@@ -280,9 +302,7 @@ def _stop(store: RunStore, name: str, now: bool) -> tuple[int, int]:
     return stopped, kept
 
 
-def extend(
-    store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = (), named: Sequence[int] = ()
-) -> StoredStudy:
+def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ()) -> StoredStudy:
     """Store the next version of a study, with more seeds or arms, and start what is missing.
 
     Args:
@@ -290,8 +310,6 @@ def extend(
         name: Its id.
         seeds: How many seeds to add, the next after the highest.
         arms: Arms to add.
-        named: Seeds that the study shall have. Without more `seeds` and `arms`, only runs with these are started: a
-            request for two seeds does not start what somebody stopped or deleted of others.
 
     Raises:
         ConfigError: The study would become too large, or an arm is there already.
@@ -299,10 +317,10 @@ def extend(
     with _changing(store):
         study = store.study(name).study
         first = max(study.seeds) + 1
-        longer = study.extended((*named, *range(first, first + seeds)), arms)
+        longer = study.extended(range(first, first + seeds), arms)
         if longer != study:
             store.add_version(name, longer)
-        _start(store, name, () if seeds or arms else named)
+        _start(store, name)
         return store.study(name)
 
 

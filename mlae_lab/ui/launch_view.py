@@ -175,7 +175,7 @@ def _pair(config: RunConfig, estimate: Estimate) -> str:
     if st.button("Start the pair", type="primary", key="launch_pair"):
         open_study(study_presets.pair(_located(config), plan, seeds, probe, known))
     page.note(f"This mask compared with “{escape(plans[chosen][0])}”. {_together(study, estimate)}")
-    return study_presets.race_command(config, [config.plan, plan], seeds)
+    return study_presets.race_command(config, [config.plan, plan], seeds, probe)
 
 
 # ---------------------------------------------------------------- a race

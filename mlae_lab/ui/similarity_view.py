@@ -57,8 +57,9 @@ def _draw(results: SimilarityResults) -> None:
         )
         with st.expander("Table of values"):
             _numbers(results)
-    with st.expander("Equivalent command"):
-        page.command(diversity_command(results.study))
+    if command := diversity_command(results.study):
+        with st.expander("Equivalent command"):
+            page.command(command)
 
 
 def _numbers(results: SimilarityResults) -> None:

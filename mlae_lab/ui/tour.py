@@ -117,8 +117,8 @@ def steps() -> tuple[Step, ...]:
             "weight",
             "A frozen weight",
             "<p>A network sees an image as lists of numbers. Each layer turns one list into another, with a table of "
-            "numbers, its weight W, and with other fixed steps that we leave out.</p><p>Here is a corner of a real "
-            f"one, from layer {layer} of the network of this lab. Orange is above 0, blue below. It took a long "
+            "numbers, its weight W, and with other fixed operations that we leave out.</p><p>Here is a corner of a "
+            f"real one, from layer {layer} of the network of this lab. Orange is above 0, blue below. It took a long "
             "training to find these numbers: they were "
             "changed a little after each group of example images, until the answers fitted. We leave them as they "
             "are: W is frozen.</p>",

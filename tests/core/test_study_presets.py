@@ -75,6 +75,7 @@ def test_an_invalid_race_is_one_sentence(config: RunConfig, plans: list[MaskPlan
 def test_the_command_of_a_race_describes_the_same_race() -> None:
     config = replace(FIRST_RUN, **read_settings("epochs:3,lr:0.01,seed:4,device:cpu"))
     plans = [config.plan, dense(), pattern("random", "mixed")]
+    assert study_presets.race_command(config, plans, 2, probe=True).endswith(" --seeds 2 --linear-probe")
     words = shlex.split(study_presets.race_command(config, plans, 2))
     assert words[:4] == ["python", "-m", "mlae_lab", "race"]
     args = cli._parser().parse_args(words[3:])
@@ -152,3 +153,9 @@ def test_the_command_of_a_study_of_diversity() -> None:
     assert "--seed 4" in text
     assert text.endswith("--seeds 2 --rates 0,0.1,0.5")
     assert "--mask" not in text
+
+
+def test_seeds_with_a_gap_have_no_command_of_diversity() -> None:
+    study = study_presets.diversity(RunConfig("digits"), seeds=3)
+    assert "--seeds 3" in study_presets.diversity_command(study)
+    assert study_presets.diversity_command(replace(study, seeds=(0, 2))) == ""

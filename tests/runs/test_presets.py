@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,14 @@ def test_a_second_launch_starts_nothing_and_more_seeds_extend_the_study(store: R
     assert len(store.runs()) == 4, "equal runs are shared"
     turned = presets.launch(store, study_presets.race(replace(A, seed=5), [uniform(0.5), dense()]), "ada")
     assert turned.id != first.id, "another reference is another study"
+
+
+def test_two_requests_at_the_same_moment_make_one_study(store: RunStore) -> None:
+    race = study_presets.race(A, [dense(), uniform(0.5)], 2)
+    with ThreadPoolExecutor(4) as pool:
+        names = {stored.id for stored in pool.map(lambda _: presets.launch(RunStore(store.folder), race), range(4))}
+    assert len(names) == len(store.studies()) == 1
+    assert len(store.runs()) == 4
 
 
 def test_a_request_for_one_seed_leaves_what_was_stopped_of_others(store: RunStore) -> None:
