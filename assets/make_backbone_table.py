@@ -10,6 +10,7 @@ an expert in such a layer would have no effect, so the layer is not a target. Ta
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import warnings
@@ -21,6 +22,8 @@ import timm
 import torch
 from timm.models import get_pretrained_cfg
 from torch import nn
+
+from mlae_lab.core.backbones import MIN_IMAGE_SIZE
 
 TABLE = Path(__file__).resolve().parents[1] / "mlae_lab" / "core" / "backbones.json"
 # timm module -> the kind of layer that is the default target
@@ -35,6 +38,7 @@ FAMILIES = {
     "convnext": "mlp.fc1",
 }
 MAX_IMAGE_SIZE = 518
+STAGES_STEP = 32  # pixels per position of the last stage of Swin and ConvNeXt
 MAX_PARAMETERS = 400_000_000
 NORMS = {
     "0.5": [[0.5] * 3, [0.5] * 3],
@@ -57,16 +61,14 @@ def shapes_of(name: str, module: str) -> tuple[list, list]:
         module: the kind of layer that must be in its blocks.
 
     Returns:
-        [layers, width, heads, biases, image, tokens, parameters], and a row [pattern, count, d_in, d_out] for each
-        kind of linear layer; `*` in the pattern runs from 0 to count - 1. biases: number of values in all parameters
-        named bias, without the head.
+        [layers, width, heads, biases, step, position_width, image, tokens, parameters], and a row [pattern, count,
+        d_in, d_out] for each kind of linear layer; `*` in the pattern runs from 0 to count - 1. biases: number of
+        values in all parameters named bias, without the head. step, position_width: of `other_sizes`.
 
     Raises:
         Unsupported: with the reason.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model: Any = timm.create_model(name, pretrained=False, num_classes=10).eval()
+    model = on_meta(name)
     head = model.get_classifier()
     if not isinstance(head, nn.Linear):
         raise Unsupported("its head is not one linear layer")
@@ -95,7 +97,50 @@ def shapes_of(name: str, module: str) -> tuple[list, list]:
     }
     tokens = features.shape[1] if features.dim() == 3 else None
     layers = sum(row[1] for row in targets)
-    return [layers, model.num_features, max(heads, default=0), biases, int(image[0]), tokens, parameters], rows
+    numbers = [layers, model.num_features, max(heads, default=0), biases, *other_sizes(name, int(image[0]), tokens)]
+    return [*numbers, int(image[0]), tokens, parameters], rows
+
+
+def on_meta(name: str) -> Any:
+    """A network of timm without memory."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return timm.create_model(name, pretrained=False, num_classes=10).eval()
+
+
+def other_sizes(name: str, image: int, tokens: int | None) -> tuple[int, int]:
+    """Which other image sizes a network takes: found by running it at the smallest one and at one above its own.
+
+    Args:
+        name: Of timm.
+        image: Its own size.
+        tokens: At that size, None where stages differ.
+
+    Returns:
+        It takes multiples of so many pixels, 0: its own size only; and the parameters of its position embedding for
+        each patch, 0 without one.
+    """
+    grid = math.isqrt(tokens) if tokens else 0  # class and register tokens are too few for another grid
+    step = image // grid if grid and image % grid == 0 else STAGES_STEP
+    widths = set()
+    for size in (-(-MIN_IMAGE_SIZE // step) * step, image // step * step + step):
+        model = on_meta(name)
+        before = sum(p.numel() for p in model.parameters())
+        try:
+            if hasattr(model, "set_input_size"):
+                model.set_input_size(img_size=(size, size))
+            with torch.no_grad():
+                features = model.forward_features(torch.zeros(1, 3, size, size, device="meta"))
+                model.forward_head(features)
+        except (AssertionError, RuntimeError) as reason:
+            print(f"{name}: only {image} pixels, {reason}", file=sys.stderr)
+            return 0, 0
+        patches = (size // step) ** 2 - grid**2
+        if tokens and features.shape[1] != tokens + patches:
+            return 0, 0
+        widths.add((sum(p.numel() for p in model.parameters()) - before) / patches)
+    width = widths.pop()
+    return step, 0 if widths or width != int(width) else int(width)  # tables of relative positions grow otherwise
 
 
 def grouped(layers: Iterable[tuple[str, int, int]]) -> list[list]:
@@ -121,9 +166,9 @@ def norm(config: Any) -> str:
 
 
 def published(name: str, family: str, module: str, numbers: list, rows: list) -> dict[str, list]:
-    """What differs from the architecture's own row, by tag, timm's default tag first.
+    """The licence and what differs from the architecture's own row, by tag, timm's default tag first.
 
-    Each value is [] for nothing, [norm], or [norm, image, tokens, parameters].
+    Each value is [licence], [licence, norm], or [licence, norm, image, tokens, parameters].
     """
     tags: dict[str, list] = {}
     default: Any = get_pretrained_cfg(name)
@@ -131,13 +176,13 @@ def published(name: str, family: str, module: str, numbers: list, rows: list) ->
         config: Any = get_pretrained_cfg(full)
         tag = full.split(".", 1)[1]
         try:
-            tags[tag] = [] if norm(config) == norm(default) else [norm(config)]
-            if config.input_size[-1] != numbers[4]:
+            tags[tag] = [config.license or "", *([] if norm(config) == norm(default) else [norm(config)])]
+            if config.input_size[-1] != numbers[-3]:
                 tag_numbers, tag_rows = shapes_of(full, module)
-                if tag_rows != rows or tag_numbers[:4] != numbers[:4]:
+                if tag_rows != rows or tag_numbers[:-3] != numbers[:-3]:
                     raise Unsupported("its layers differ from its architecture's")
-                if tag_numbers[4:] != numbers[4:]:
-                    tags[tag] = [norm(config), *tag_numbers[4:]]
+                if tag_numbers[-3:] != numbers[-3:]:
+                    tags[tag] = [config.license or "", norm(config), *tag_numbers[-3:]]
         except Unsupported as reason:
             tags.pop(tag, None)
             print(f"{full}: skipped, {reason}", file=sys.stderr)

@@ -49,10 +49,12 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.method import Trait, method
 from mlae_lab.core.patterns import paper_patterns
+from mlae_lab.core.units import duration_text, format_bytes
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import PACKAGE, PROGRAM, home_store, use_store
 from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
+from mlae_lab.runs.estimate import estimate, estimated_memory, rough_estimate
 from mlae_lab.runs.recovery import recover
 from mlae_lab.runs.store import RunStore
 
@@ -229,7 +231,18 @@ def _masks(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     config = _config(args)
     store = store_of(args)
-    return follow_to_end(args, store, commands.launch(store, config, current_owner()))
+    run = commands.launch(store, config, current_owner())
+    print(_cost_text(store, config), file=sys.stderr)
+    return follow_to_end(args, store, run)
+
+
+def _cost_text(store: RunStore, config: RunConfig) -> str:
+    """What a run is estimated to take, before it starts."""
+    known = estimate(store, config)
+    if known.seconds is None:
+        known = rough_estimate(store, config)
+    time = "not available" if known.seconds is None else duration_text(known.seconds)
+    return f"estimated time {time}, memory {format_bytes(estimated_memory(config).total)}. {known.reason}"
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

@@ -35,6 +35,8 @@ def follow(store: RunStore, run: Run) -> Run:
                     f"parameters, {event.steps} steps on {event.device} in {event.precision}",
                     flush=True,
                 )
+                for note in event.notes:
+                    print(f"note: {note}", file=sys.stderr)
             elif isinstance(event, Resumed):
                 print("  ".join([f"resumed after step {event.step}", *event.notes]), flush=True)
             elif isinstance(event, SearchGeneration):

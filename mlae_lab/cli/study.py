@@ -31,7 +31,7 @@ from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, Study
 from mlae_lab.core.study_file import RESERVED, as_yaml, described, parsed, with_reference
-from mlae_lab.core.units import format_bytes
+from mlae_lab.core.units import duration_text, format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located
 from mlae_lab.environment import expanded
@@ -240,7 +240,7 @@ def print_plan(
         {
             "name": arm.name, "values": dict(arm.values), "config_hash": arm.config.hash,
             "command": arm.config.command(),
-            "parameters": arm.config.tuning.parameters(catalog.backbone(arm.config.backbone)),
+            "parameters": arm.config.tuning.parameters(arm.config.network),
         }
         for arm in study.arms
     ]  # fmt: skip
@@ -266,13 +266,8 @@ def time_text(plan: Plan) -> str:
     if plan.seconds is None or plan.low is None or plan.high is None:
         count = len(plan.unknown)
         return f"no time estimate: {count} arm{'s' * (count != 1)} like no run that was timed on this machine"
-    return f"about {_duration(plan.seconds)} one after the other ({_duration(plan.low)} to {_duration(plan.high)})"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    span = f"{duration_text(plan.low)} to {duration_text(plan.high)}"
+    return f"about {duration_text(plan.seconds)} one after the other ({span})"
 
 
 # ---------------------------------------------------------------- follow and show

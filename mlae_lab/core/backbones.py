@@ -12,9 +12,11 @@ from difflib import get_close_matches
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
+from mlae_lab.core.settings import ConfigError
 from mlae_lab.errors import LabError
 
 MAX_DEFAULT_ROWS = 64
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # pixels, of a size other than the network's own
 RANDOM = ".random"
 _TABLE = Path(__file__).with_name("backbones.json")
 _HALF = (0.5, 0.5, 0.5)
@@ -56,9 +58,9 @@ class Backbone:
         layers: Number of blocks.
         width: Number of features before the head.
         heads: Attention heads (Swin: of the last stage), 0 without attention.
-        image_size: Height and width of the input in pixels.
+        image_size: Height and width of the input in pixels: the network's own, or that of `at`.
         tokens: Per image, with class and register tokens; None where stages differ.
-        parameters: Without the head.
+        parameters: Without the head. At another image size exact but for tables of relative positions.
         bundled: Whether it is one of the lab's own two.
         trained: False for random weights.
         note: One line for menus.
@@ -68,6 +70,9 @@ class Backbone:
         std: Their standard deviation.
         norm: Name of `mean` and `std` in the table.
         biases: Number of values in all parameters named bias, without the head.
+        step: The network takes images of any multiple of so many pixels; 0: of its own size only.
+        position_width: Parameters of the position embedding for each patch, 0 without one.
+        licence: Of the weights, as timm states it; "" where it states none.
     """
 
     name: str
@@ -87,6 +92,55 @@ class Backbone:
     std: tuple[float, float, float] = _HALF
     norm: str = "0.5"
     biases: int = 0
+    step: int = 0
+    position_width: int = 0
+    licence: str = ""
+
+    def at(self, size: int) -> Backbone:
+        """The network for images of another size; itself for 0 or its own one.
+
+        Raises:
+            ConfigError: If the network does not take that size; the message names the nearest ones.
+        """
+        if size in (0, self.image_size):
+            return self
+        nearest = self.nearest_sizes(size)
+        if nearest != (size,):
+            rule = (
+                f"multiples of {self.step} pixels from {self._smallest} to {self._largest}"
+                if self.step
+                else f"images of {self.image_size} pixels only, because its layers mix a fixed number of tokens"
+            )
+            raise ConfigError(
+                f"image size is {size} and {self.name} takes {rule}: choose {' or '.join(map(str, nearest))}"
+            )
+        tokens = patches = 0
+        if self.tokens is not None:
+            grid = self.image_size // self.step
+            patches = (size // self.step) ** 2 - grid**2
+            tokens = self.tokens + patches
+        return replace(
+            self, image_size=size, tokens=tokens or None, parameters=self.parameters + self.position_width * patches
+        )
+
+    def nearest_sizes(self, size: int) -> tuple[int, ...]:
+        """The size itself if the network takes it, else the largest smaller and the smallest larger one that it does.
+
+        Its own size is one of them.
+        """
+        if size == self.image_size or not self.step:
+            return (self.image_size,)
+        clipped = min(max(size, self._smallest), self._largest)
+        below, above = clipped // self.step * self.step, -(-clipped // self.step) * self.step
+        return tuple(dict.fromkeys((below, above)))
+
+    @property
+    def _smallest(self) -> int:
+        return -(-MIN_IMAGE_SIZE // self.step) * self.step
+
+    @property
+    def _largest(self) -> int:
+        return MAX_IMAGE_SIZE // self.step * self.step
 
     @property
     def needs_file(self) -> bool:
@@ -150,7 +204,7 @@ def vit_rows(layers: int, width: int) -> tuple[Rows, ...]:
 _LAB = Backbone(
     "lab_vit_12x128", "Lab ViT 12 x 128", 12, 128, 4, 48, 37, 2_477_632, True, True,
     "bundled; pretrained on procedural images by this project, a stand-in for ViT-B/16", vit_rows(12, 128),
-    biases=17_248,
+    biases=17_248, step=8, position_width=128,
 )  # fmt: skip
 _LAB_RANDOM = replace(
     _LAB, name=_LAB.name + RANDOM, title="Lab ViT, random weights", trained=False,
@@ -189,9 +243,12 @@ def _rows(number: int) -> tuple[Rows, ...]:
 
 def _from_table(architecture: str, tag: str) -> Backbone:
     """A backbone of the table. tag: a published one, "random", or "" for one without published weights."""
-    number, module, norm, layers, width, heads, biases, *rest, tags = table()["architectures"][architecture]
-    norm, *other = tags.get(tag) or [norm]
-    image, tokens, parameters = other or rest
+    number, module, norm, layers, width, heads, biases, step, positions, *rest, tags = table()["architectures"][
+        architecture
+    ]
+    licence, *other = tags.get(tag, [""])
+    norm, *sizes = other or [norm]
+    image, tokens, parameters = sizes or rest
     mean, std = table()["norms"][norm]
     name = f"{architecture}.{tag}" if tag else architecture
     trained = tag != RANDOM[1:]
@@ -200,7 +257,7 @@ def _from_table(architecture: str, tag: str) -> Backbone:
     title, note = _FEATURED.get(name, (name if trained else f"{architecture}, random weights", note))
     return Backbone(
         name, title, layers, width, heads, image, tokens, parameters, False, trained, note,
-        _rows(number), module, tuple(mean), tuple(std), norm, biases,
+        _rows(number), module, tuple(mean), tuple(std), norm, biases, step, positions, licence,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.memory import tokens_in
 from mlae_lab.core.plan import MaskPlan
 
 
@@ -124,3 +125,13 @@ def step_cost(plan: MaskPlan, backbone: Backbone) -> StepCost | None:
         if not experts:
             cached = forward
     return StepCost(forward, backward, experts, cached)
+
+
+def forward_cost(backbone: Backbone) -> int:
+    """Multiply-adds of a forward pass for one image: its linear layers, and the two products of global attention.
+
+    Not counted: convolutions, attention in windows, norms, the head. Enough to compare image sizes of one network.
+    """
+    linear = sum(tokens_in(backbone, r.pattern) * r.count * r.d_in * r.d_out for r in backbone.linears)
+    attention = 2 * backbone.layers * backbone.tokens**2 * backbone.width if backbone.heads and backbone.tokens else 0
+    return linear + attention

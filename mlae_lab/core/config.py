@@ -13,6 +13,7 @@ from typing import Any
 
 from mlae_lab.core import catalog
 from mlae_lab.core import method as methods
+from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import Method
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
@@ -313,6 +314,15 @@ class RunConfig:
             option="folds", low=0, high=MAX_FOLDS, plural="numbers of folds", hashed="unless default",
         ),
     )  # fmt: skip
+    image_size: int = field(
+        default=0,
+        metadata=setting(
+            "Image size",
+            "Pixels of the input's height and width; timm resamples position embeddings and windows to it. A ViT takes "
+            "multiples of its patch size, Swin and ConvNeXt of 32, from 32 to 1,024. 0: the backbone's own size.",
+            option="image-size", low=0, high=10_000, step=32, group="setup", hashed="unless default",
+        ),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -321,6 +331,8 @@ class RunConfig:
         object.__setattr__(self, "backbone", backbone.name)  # with its tag: two spellings of one network, one hash
         if self.method != "mlae":
             object.__setattr__(self, "method_settings", self.tuning.texts())  # in one order, without defaults
+        if backbone.at(self.image_size) is backbone:
+            object.__setattr__(self, "image_size", 0)  # its own size has one spelling and one hash
         self.tuning.check(backbone)
         if search := self.tuning.search:
             search.check(self.epochs, self.max_seconds)
@@ -332,6 +344,11 @@ class RunConfig:
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
                 "choose vtab or auto"
             )
+
+    @property
+    def network(self) -> Backbone:
+        """The backbone for images of the run's size."""
+        return catalog.backbone(self.backbone).at(self.image_size)
 
     @property
     def evaluated_epochs(self) -> tuple[int, ...]:
@@ -390,7 +407,7 @@ class RunConfig:
 
     @property
     def badge(self) -> Badge:
-        task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
+        task, backbone = catalog.task(self.task), self.network
         if task.bundled or self.data_label.startswith(("VTAB-1k", "FGVC")):
             train, val, together = f"train{task.train}", f"val{task.val}", f"train{task.train + task.val}"
         else:  # the label gives the counts

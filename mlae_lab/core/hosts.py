@@ -205,5 +205,5 @@ def _weights(name: str) -> Remote:
     )
     return Remote(
         backbone.name, f"timm/{backbone.name}", "model", (RemoteFile("model.safetensors", size),),
-        "Apache-2.0" if known else "see its page", citation, f"weights/{backbone.name}",
+        "Apache-2.0" if known else backbone.licence or "see its page", citation, f"weights/{backbone.name}",
     )  # fmt: skip

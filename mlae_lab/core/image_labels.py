@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from mlae_lab.core.config import RunConfig
@@ -9,6 +10,7 @@ from mlae_lab.core.config import RunConfig
 # The word of version 0.5 in labels; `runs.schema` renames it in a store, `current` in an archive file.
 OLD_WORD = " pictures"
 WORD = " images"
+_COUNTS = re.compile(r"\b([0-9,]+)/([0-9,]+)/([0-9,]+)\b")
 _MIXED, _THEN = "mixed images: ", ", then "
 _ADDED, _REPEATED = (
     "The folder has",
@@ -20,6 +22,12 @@ _CHANGED = ("The images changed after the launch", "The image files were written
 def current(label: str) -> str:
     """A label as this version writes it; accepts those of version 0.5."""
     return label.replace(OLD_WORD, WORD)
+
+
+def counts_of(label: str) -> tuple[int, int, int] | None:
+    """Numbers of training, validation and test images that a label gives, as that of own images does; else None."""
+    counts = _COUNTS.search(_parts(label)[-1]) if label else None
+    return None if counts is None else tuple(int(count.replace(",", "")) for count in counts.groups())
 
 
 def mixed(old: str, new: str) -> str:

@@ -77,11 +77,14 @@ def _blocks(backbone: Backbone) -> list[list[Rows]]:
 
 
 def _elements(backbone: Backbone, rows: list[Rows]) -> int:
-    return _tokens(backbone, rows[0].pattern) * sum(row.d_in + row.d_out for row in rows)
+    return tokens_in(backbone, rows[0].pattern) * sum(row.d_in + row.d_out for row in rows)
 
 
-def _tokens(backbone: Backbone, pattern: str) -> int:
-    """Tokens of one image in a block; a network of stages begins with patches of 4 x 4 and halves the grid in each."""
+def tokens_in(backbone: Backbone, pattern: str) -> int:
+    """Tokens of one image in the block that a pattern of `Rows` names.
+
+    A network of stages begins with patches of 4 x 4 and halves the grid in each.
+    """
     if backbone.tokens:
         return backbone.tokens
     stage = _STAGE.match(pattern)

@@ -376,7 +376,8 @@ def _changed(config: RunConfig, name: str, text: str, values: Mapping[str, str])
     if (entry := _run_setting(name)) is not None:
         if entry.method not in ("", config.method):
             return None
-        changed = replace(config, **{name: entry.from_text(text)})
+        others = {"image_size": 0} if name == "backbone" and "image_size" in values else {}  # set after it
+        changed = replace(config, **others, **{name: entry.from_text(text)})
         if name == "backbone" and config.has_mask:
             targets = catalog.backbone(changed.backbone).default_targets
             return replace(changed, plan=fitted(config.plan, targets))

@@ -303,7 +303,7 @@ def load_protocol(
     divides = protocol
     if fold is not None:
         protocol = "test"  # whose training images are decoded once for all folds
-    size = catalog.backbone(config.backbone).image_size
+    size = config.network.image_size
     rule = replace(preprocessing(config.prepared).rule(size), depth=listing.depth)
     state = f"{fingerprint} {protocol}" + ("" if listing.depth is None else f" {listing.depth} bits")
     parts = listing.protocol(protocol) if fold is None else listing.protocol(protocol)[:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
@@ -15,7 +16,7 @@ from mlae_lab.core.backbones import RANDOM, Backbone, table
 from mlae_lab.core.weight_header import ENDINGS
 from mlae_lab.locations import ASSETS, PROGRAM
 from mlae_lab.model.stem import ConvStem
-from mlae_lab.model.weight_files import BackboneError, backbone_state, classifier, load_weights
+from mlae_lab.model.weight_files import BackboneError, backbone_state, classifier, grid_note, load_weights
 
 __all__ = [
     "BUNDLED_WEIGHTS",
@@ -25,6 +26,7 @@ __all__ = [
     "bundled_network",
     "fingerprint",
     "set_fused_attention",
+    "set_image_size",
 ]
 
 BUNDLED_WEIGHTS = ASSETS / "lab_vit_12x128.safetensors"
@@ -95,6 +97,43 @@ def build_with_notes(
     if head.bias is not None:
         nn.init.zeros_(head.bias)
     return model.float().eval().requires_grad_(False), notes
+
+
+def set_image_size(model: nn.Module, size: int) -> tuple[str, ...]:
+    """Change a network with its weights to images of another size; call it before anything is attached to it.
+
+    timm resamples position embeddings and the relative positions of windows, which keep their share of the grid. A
+    convolutional network without either stays as it is.
+
+    Args:
+        model: A network that `build` made.
+        size: Height and width in pixels, one that `Backbone.at` allows.
+
+    Returns:
+        Notes on what was resampled.
+    """
+    network: Any = model  # timm's networks share no declared type
+    stem, before = getattr(network, "patch_embed", None), _windows(model)
+    if not hasattr(network, "set_input_size") or stem is None or stem.img_size == (size, size):
+        return ()
+    grid = stem.grid_size
+    network.set_input_size(img_size=(size, size))
+    notes = [grid_note(grid, stem.grid_size)] if getattr(network, "pos_embed", None) is not None else []
+    changed = {(old, new) for old, new in zip(before, _windows(model), strict=True) if old != new}
+    notes += [
+        f"relative positions resampled from windows of {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
+        for old, new in sorted(changed)
+    ]
+    return tuple(notes)
+
+
+def _windows(model: nn.Module) -> list[tuple[int, int]]:
+    """The window of each layer with a table of relative positions."""
+    return [
+        (int(module.window_size[0]), int(module.window_size[1]))
+        for module in cast("list[Any]", list(model.modules()))
+        if hasattr(module, "relative_position_bias_table")
+    ]
 
 
 def set_fused_attention(model: nn.Module, on: bool) -> None:

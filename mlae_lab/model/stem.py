@@ -34,14 +34,18 @@ class ConvStem(nn.Module):
             raise ValueError(
                 f"ConvStem has stride 8 and no padding: got patch size {patch_size}, image size {img_size}"
             )
-        self.img_size = (img_size, img_size)
         self.patch_size = (patch_size, patch_size)
-        self.grid_size = (img_size // 8, img_size // 8)
-        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self.set_input_size((img_size, img_size))
         factory = {"device": device, "dtype": dtype}
         self.conv1 = nn.Conv2d(in_chans, embed_dim // 4, 3, stride=2, padding=1, **factory)
         self.conv2 = nn.Conv2d(embed_dim // 4, embed_dim // 2, 3, stride=2, padding=1, **factory)
         self.conv3 = nn.Conv2d(embed_dim // 2, embed_dim, 3, stride=2, padding=1, bias=bias, **factory)
+
+    def set_input_size(self, img_size: tuple[int, int], patch_size: None = None) -> None:
+        """Expect images of another size, in timm's interface: the convolutions take any, the position embedding one."""
+        self.img_size = img_size
+        self.grid_size = (img_size[0] // 8, img_size[1] // 8)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
         """Pixels per token, in timm's interface."""

@@ -32,7 +32,7 @@ from mlae_lab.core.weight_header import (
 )
 from mlae_lab.core.weight_names import placed, unwrapped
 
-__all__ = ["BackboneError", "backbone_state", "classifier", "head_prefix", "load_weights"]
+__all__ = ["BackboneError", "backbone_state", "classifier", "grid_note", "head_prefix", "load_weights"]
 
 State = dict[str, torch.Tensor]
 _JAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
@@ -159,14 +159,15 @@ def _regridded(model: nn.Module, own: State, state: State) -> tuple[State, tuple
     if expected.dim() != 3 or not is_grid or given.shape[2] != expected.shape[2]:
         return state, ()
     resampled = resample_abs_pos_embed(given.float(), new_size=list(grid), num_prefix_tokens=extra)
-    return {**state, "pos_embed": resampled}, (_grid_note((width, width), grid),)
+    return {**state, "pos_embed": resampled}, (grid_note((width, width), grid),)
 
 
 def _prefix_tokens(model: nn.Module) -> int:
     return 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 1)
 
 
-def _grid_note(old: tuple[int, ...], new: tuple[int, ...]) -> str:
+def grid_note(old: tuple[int, ...], new: tuple[int, ...]) -> str:
+    """What is said about a resampled position embedding. old, new: height and width in patches."""
     return f"position embedding resampled from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
 
 
@@ -242,4 +243,4 @@ def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
     width = math.isqrt(max(0, positions - _prefix_tokens(model)))
     if model.pos_embed is None or width * width == grid[0] * grid[1]:
         return ()
-    return (_grid_note((width, width), grid),)
+    return (grid_note((width, width), grid),)

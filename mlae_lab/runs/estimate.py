@@ -3,17 +3,23 @@
     seconds = loading + steps · s + evaluated images · m        those of a search included
 
 s is the median time from one step to the next of a past run. m is the rest of its training time per evaluated image,
-statistics and checkpoints included, so that the terms add up to the time of that run.
+statistics and checkpoints included, so that the terms add up to the time of that run. Where only runs with images of
+another size were timed, both grow with the multiply-adds of an image.
+
+`rough_estimate` is for the first run of a kind: its multiply-adds at the speed of a run of another kind, or of a matrix
+product.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from mlae_lab.core import catalog, memory
+from mlae_lab.core import catalog, image_labels, machine, memory
+from mlae_lab.core.budget import forward_cost
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, SearchGeneration, Started, TrainStep
@@ -25,6 +31,7 @@ from mlae_lab.runs.store import Run, RunStore
 MAX_RUNS = 3  # similar runs that an estimate uses, the newest
 MIN_STEPS = 8  # of a run, for a median
 MAX_CANDIDATES = 60
+REACHED = 0.5  # of the speed of a large matrix product, in training; see LOG.md, 2026-11-28
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,10 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         device = {"cpu": "CPU", "cuda": "GPU"}[devices.kind(config.device)]
         reason = f"No {kind} has been timed on this machine's {device} yet."
         return Estimate(None, None, None, (), steps, reason)
+    size = known[0][0].config.network.image_size  # the most similar
+    known = [(run, p) for run, p in known if run.config.network.image_size == size]
+    growth = forward_cost(config.network) / forward_cost(known[0][0].config.network)
+    growth_of_step = 1.0 if config.tuning.trains_only_head else growth  # its features are computed once
     of_equal_passes = [(run, p) for run, p in known if _passes(run.config) == _passes(config)]
     known = of_equal_passes or known
     auto = next((p.precision for run, p in known if run.config.precision == "auto"), None)
@@ -130,8 +141,14 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         chosen = [(run, p) for run, p in chosen if run.config.batch_size == batch]
     seconds = [
         p.loading
-        + steps * p.step * config.batch_size / run.config.batch_size * _passes(config) / _passes(run.config)
-        + (len(config.evaluated_epochs) * evaluated + searched) * p.evaluation
+        + steps
+        * growth_of_step
+        * p.step
+        * config.batch_size
+        / run.config.batch_size
+        * _passes(config)
+        / _passes(run.config)
+        + (len(config.evaluated_epochs) * evaluated + searched) * growth * p.evaluation
         for run, p in chosen
     ]
     count = "the last run" if len(chosen) == 1 else f"the last {len(chosen)} runs"
@@ -148,6 +165,11 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
             f"From {count} in {other} with batch size {batch} on this machine: no run in "
             f"{wanted or 'the precision that auto will choose'} has been timed yet, which may be slower or faster."
         )
+    if size != config.network.image_size:
+        reason += (
+            f" They had images of {size} pixels: the time is assumed to grow with the multiply-adds of an image, "
+            f"{growth:.2g} times as many."
+        )
     if not of_equal_passes:
         reason += " A step with a consistency loss is assumed to take twice as long as one without."
     if config.max_seconds is not None:
@@ -156,6 +178,77 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
             reason = f"Training stops after {config.max_seconds:g} s; loading takes as long as in {count}."
             return Estimate(limit, limit, limit, tuple(run.id for run, _ in chosen), steps, reason)
     return Estimate(median(seconds), min(seconds), max(seconds), tuple(run.id for run, _ in chosen), steps, reason)
+
+
+def rough_estimate(
+    store: RunStore | None, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None] = pace
+) -> Estimate:
+    """The order of magnitude of a run's time before any like it was timed: its multiply-adds at a known speed.
+
+    The speed is that of the run on this device with the most multiply-adds per image. Without any it is, on a CPU, that
+    of a matrix product (`core.machine`), of which training reaches about `REACHED`.
+
+    Args:
+        store: With the past runs; None without a store.
+        config: Of the run.
+        pace_of: As of `estimate`.
+    """
+    train, evaluated, searched = _images(config, [])
+    if train is None:
+        return Estimate(None, None, None, (), None, "The folder's images are counted when a run starts.")
+    steps = config.epochs * steps_per_epoch(train, config.batch_size)
+    if config.tuning.trains_only_head and not _recomputes(config):
+        total = forward_cost(config.network) * (train + evaluated)  # the features of each image, once
+    else:
+        trained = config.epochs * train * _passes(config) * _step_work(config)
+        total = trained + forward_cost(config.network) * (len(config.evaluated_epochs) * evaluated + searched)
+    donor = _fastest_known(store, config, pace_of) if store else None
+    if donor is None and devices.kind(config.device) != "cpu":
+        return Estimate(None, None, None, (), steps, "No run has been timed on this machine's GPU yet.")
+    if donor is None:
+        seconds, runs = total / (REACHED * machine.multiply_adds_per_second()), ()
+        source = "the speed of this machine's matrix products, measured just now"
+    else:
+        run, timed = donor
+        per = timed.step / (run.config.batch_size * _passes(run.config) * _step_work(run.config))
+        seconds, runs = timed.loading + total * per, (run.id,)
+        source = f"the speed of run {run.id} with {catalog.backbone(run.config.backbone).title}"
+    if config.max_seconds is not None:
+        seconds = min(seconds, config.max_seconds)
+    reason = (
+        f"No run like this one has been timed on this machine yet. Rough, perhaps half or twice as long: "
+        f"{total / 1e12:.2g} trillion multiply-adds at {source}."
+    )
+    return Estimate(seconds, seconds / 2, 2 * seconds, runs, steps, reason)
+
+
+def _step_work(config: RunConfig) -> float:
+    """Multiply-adds of one image in one pass of a training step.
+
+    Those of a forward and a backward pass behind the first trained block, with full fine-tuning also of the gradients
+    of the weights, and of a forward pass alone where only the head is trained.
+    """
+    network = config.network
+    first = config.tuning.first_block(network.layers)
+    share = 1 - min(max(0, first), network.layers) / network.layers
+    return forward_cost(network) * (2 * share + (first < 0) if share else 1)
+
+
+def _fastest_known(
+    store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None]
+) -> tuple[Run, Pace] | None:
+    """The timed run on the same device with the most multiply-adds per image, the newest of equal ones."""
+    runs = [
+        run
+        for run in store.runs()
+        if run.status.is_over
+        and run.device == devices.kind(config.device)
+        and not run.config.unavailable
+        and not run.config.tuning.trains_only_head
+    ]
+    runs.sort(key=lambda run: -_step_work(run.config))  # stable: the newest first
+    timed = ((run, pace_of(store, run)) for run in runs[:MAX_CANDIDATES])
+    return next(((run, times) for run, times in timed if times is not None and times.step), None)
 
 
 @dataclass(frozen=True)
@@ -179,7 +272,7 @@ class Memory:
 
 def estimated_memory(config: RunConfig) -> Memory:
     """Estimate the memory of a run, without its images and PyTorch itself; formulas in `core.memory`."""
-    backbone = catalog.backbone(config.backbone)
+    backbone = config.network
     learned = config.tuning.parameters(backbone)
     fused = memory.attention_is_fused(backbone, devices.kind(config.device))
     image = memory.evaluation_bytes(backbone, fused)
@@ -199,8 +292,7 @@ def memory_warning(config: RunConfig) -> str:
         return ""
     remedy = "a smaller batch size, fewer experts or " if needed.step > needed.evaluation else ""
     return (
-        f"This machine has {format_bytes(have)} of memory, less than the estimate: choose {remedy}a backbone with "
-        "fewer tokens."
+        f"This machine has {format_bytes(have)} of memory, less than the estimate: choose {remedy}a smaller image size."
     )
 
 
@@ -223,7 +315,8 @@ def _similar(
         other = run.config
         experts = abs(other.plan.experts - config.plan.experts) if config.has_mask else 0
         other_passes = _passes(other) != _passes(config)
-        return other_passes, other.batch_size != config.batch_size, other.task != config.task, experts
+        size = abs(math.log(other.network.image_size / config.network.image_size))
+        return size, other_passes, other.batch_size != config.batch_size, other.task != config.task, experts
 
     candidates.sort(key=dissimilarity)  # stable: the newest first
     timed: list[tuple[Run, Pace]] = []
@@ -251,11 +344,13 @@ def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | Non
     For a folder of images as in an earlier run, (None, 0, 0) without one.
     """
     task, search = catalog.task(config.task), config.tuning.search
-    if task.train:
-        train, evaluated = (task.train, task.val) if config.protocol == "val" else (task.train + task.val, task.test)
+    splits = (task.train, task.val, task.test) if task.train else image_labels.counts_of(config.data_label)
+    if splits is not None:
+        first, val, test = splits
+        train, evaluated = (first, val) if config.protocol == "val" else (first + val, test)
         if config.folds:
-            evaluated = (task.train + task.val) // config.folds
-            train = task.train + task.val - evaluated
+            evaluated = (first + val) // config.folds
+            train = first + val - evaluated
     else:
         of_task = ((run, timed) for run, timed in known if run.config.task == config.task)
         wanted = config.protocol, config.folds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlae_lab.core import catalog, recipes
+from mlae_lab.core import recipes
 from mlae_lab.core.budget import expected_active
 from mlae_lab.core.config import Badge, RunConfig
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, seed_statistics
@@ -62,7 +62,7 @@ def method_points(store: RunStore, runs: Sequence[Run], badge: Badge) -> list[Me
         if not values:
             continue
         config = next(iter(by_seed.values())).config
-        parameters = config.tuning.parameters(catalog.backbone(config.backbone))
+        parameters = config.tuning.parameters(config.network)
         plan = config.plan
         share = expected_active(plan) / plan.experts if config.has_mask and plan.experts else 1.0
         statistics = seed_statistics(config.epochs, [values[seed] for seed in sorted(values)], PERCENT)

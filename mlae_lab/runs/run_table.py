@@ -145,7 +145,7 @@ def _measured(run: Run, started: Started | None, step: TrainStep | None, last: E
 
 def _parameters(config: RunConfig) -> int | None:
     try:
-        return config.tuning.parameters(catalog.backbone(config.backbone))
+        return config.tuning.parameters(config.network)
     except LabError:  # not installed, or a backbone that is unknown here
         return None
 

@@ -24,7 +24,7 @@ from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
-SCHEMA = 9
+SCHEMA = 10
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -112,6 +112,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             lesson TEXT NOT NULL, task TEXT NOT NULL, browser TEXT NOT NULL, guess TEXT NOT NULL, time REAL NOT NULL,
             PRIMARY KEY (lesson, task, browser))""",
     ),
+    (),  # RunConfig has image_size
 )
 # How runs of a pair, a race, repeats or a diversity experiment were related to their parent before they were studies.
 OLD_RELATIONS = ("paired", "race", "repeat", "diversity")

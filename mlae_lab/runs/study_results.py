@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from mlae_lab.core import catalog
 from mlae_lab.core.inference import ALPHA, Comparison, comparisons, half_width
 from mlae_lab.core.sanitize import spreadsheet_text
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, between, points, seed_statistics
@@ -188,7 +187,7 @@ def seeds_to_add(results: Results, most: int) -> int:
 def _parameters(arm: Arm) -> int | None:
     if arm.config.unavailable:
         return None
-    return arm.config.tuning.parameters(catalog.backbone(arm.config.backbone))
+    return arm.config.tuning.parameters(arm.config.network)
 
 
 def verdict_of(comparison: Comparison, study: Study) -> str:

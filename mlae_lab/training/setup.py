@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlae_lab.core import catalog, memory
+from mlae_lab.core import memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.search import held_out
@@ -55,7 +55,7 @@ class Setup:
         device: Where training runs.
         precision: float32 or bfloat16.
         seconds: Time spent on loading.
-        notes: What was changed to make the weights fit.
+        notes: What was changed to make the weights fit, and resampled for the image size.
         weights: Fingerprint of the weights.
         classes: Names of the classes.
         record: Which images these are; None for a bundled task.
@@ -100,7 +100,7 @@ class Setup:
         record = self.record
         mean, deviation = self.config.mean_and_deviation
         return InputDescription(
-            self.classes, catalog.backbone(self.config.backbone).image_size, self.config.prepared, mean, deviation,
+            self.classes, self.config.network.image_size, self.config.prepared, mean, deviation,
             self.weights, (record.train.digest, record.evaluation.digest) if record else (),
             (record.depth or 0) if record else 0,
         )  # fmt: skip
@@ -174,7 +174,7 @@ def prepare(
     began = time.monotonic()
     device = choose_device(config.device)
     dtype = choose_precision(precision or config.precision, device)
-    entry = catalog.backbone(config.backbone)
+    entry = config.network
     file = weights or (Path(config.weights) if config.weights else None)
     if file and entry.trained:
         require_fit(entry, file)  # before any image is decoded
@@ -185,7 +185,8 @@ def prepare(
         config.backbone, len(images.class_names), config.seed, file, data_folder() / "weights", config.drop_path
     )
     on_chunk()
-    fingerprint = backbones.fingerprint(model)
+    fingerprint = backbones.fingerprint(model)  # of the weights as they are at the network's own size
+    notes = (*notes, *backbones.set_image_size(model, entry.image_size))
     model = model.to(device)
 
     def first_pass() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.memory import attention_is_fused
 from mlae_lab.core.method import Trait
 from mlae_lab.methods.adapter import attach
-from mlae_lab.model.backbones import build, set_fused_attention
+from mlae_lab.model.backbones import build, set_fused_attention, set_image_size
 
 CLASSES = 100
 
@@ -76,8 +75,9 @@ def throughput(
     Yields:
         (whether merged, batch, images per second).
     """
-    entry = catalog.backbone(config.backbone)
+    entry = config.network
     model = build(config.backbone, CLASSES, 0)
+    set_image_size(model, entry.image_size)
     kinds = [type(module) for module in model.modules()]
     adapter = attach(model, config.tuning, 0)
     is_merged = kinds == [type(module) for module in model.modules()]  # it trains the network's own weights

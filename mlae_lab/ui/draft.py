@@ -58,8 +58,9 @@ def widget_key(name: str) -> str:
 def change(by_hand: bool = True, **settings) -> RunConfig:
     """Replace settings of the draft.
 
-    A plan whose layers the backbone does not have is stretched over those it has, the preprocessing becomes "auto" for
-    images that are too small to crop, and the consistency 0 for a mask that drops no expert.
+    A plan whose layers the backbone does not have is stretched over those it has, an image size that a newly chosen
+    backbone does not take becomes its own, the preprocessing becomes "auto" for images that are too small to crop, and
+    the consistency 0 for a mask that drops no expert.
 
     Args:
         by_hand: A person made the change in this tab, so the store keeps it.
@@ -88,6 +89,8 @@ def filled_in(**settings) -> RunConfig:
             with suppress(LabError):
                 _replace(_with({name: value}))
         raise
+    if new.image_size != settings.get("image_size", new.image_size) and new.backbone != current().backbone:
+        st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1  # the form still shows the size of the other one
     _replace(new)
     return new
 
@@ -103,6 +106,9 @@ def _with(settings: dict) -> RunConfig:
         if "backbone" not in settings or settings["backbone"] == current().backbone:
             raise
         settings["plan"] = fitted(plan, backbone.default_targets)
+    size = current().image_size
+    if backbone.name != current().backbone and settings.get("image_size", size) == size:
+        settings["image_size"] = size if backbone.nearest_sizes(size) == (size,) else 0
     crops = settings.get("preprocessing", current().preprocessing) not in ("auto", "vtab")
     if crops and "preprocessing" not in settings and catalog.task(settings.get("task", current().task)).bundled:
         settings["preprocessing"] = "auto"

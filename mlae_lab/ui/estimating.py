@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.runs.estimate import Estimate, Pace, estimate, pace
+from mlae_lab.runs.estimate import Estimate, Pace, estimate, pace, rough_estimate
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui import queries
 
@@ -17,12 +17,19 @@ def estimated(config: RunConfig) -> Estimate:
     return estimate(queries.store(), config, _pace)
 
 
+def estimated_or_rough(config: RunConfig) -> Estimate:
+    """`estimated`, or where no similar run was timed the order of magnitude (`rough_estimate`)."""
+    known = estimated(config)
+    return known if known.seconds is not None else rough_estimate(queries.store(), config, _pace)
+
+
 def estimated_arm(config: RunConfig) -> Estimate:
     """Like `estimated`, at most ten seconds old, and the same for all arms that an estimate cannot tell apart."""
     experts = config.plan.experts if config.has_mask else 0
     key = (
         config.task, config.backbone, config.method, config.protocol, config.epochs, config.evaluations, experts,
         config.batch_size, config.precision, config.device, config.prepared, config.data_label, config.max_seconds,
+        config.image_size,
     )  # fmt: skip
     return queries.shared(("estimate", *key), lambda: estimated(config), _SHARED_SECONDS)
 

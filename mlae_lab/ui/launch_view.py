@@ -29,7 +29,8 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.choice_view import draw_choose_link
-from mlae_lab.ui.estimating import estimated
+from mlae_lab.ui.estimating import estimated_or_rough
+from mlae_lab.ui.image_size_view import draw_sizes
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pair_view import MAX_SEEDS, open_study, other_masks, started_text
 from mlae_lab.ui.task_view import census_notes
@@ -51,9 +52,10 @@ def launch_panel(config: RunConfig) -> str:
         ConfigError, CatalogError: If the runs cannot start together.
         DataError: If the images cannot be used.
     """
-    census_notes(config.task, config.data)
-    estimate = estimated(config)
+    counted_config = replace(config, data_label=census_notes(config.task, config.data) or config.data_label)
+    estimate = estimated_or_rough(counted_config)
     _show_cost(config, estimate)
+    draw_sizes(counted_config)
     _show_changes(config)
     draw_choose_link(config)
     if not config.has_mask:
@@ -110,7 +112,7 @@ def _duration_text(estimate: Estimate) -> str:
 
 
 def _trainable_text(config: RunConfig) -> str:
-    backbone, task = catalog.backbone(config.backbone), catalog.task(config.task)
+    backbone, task = config.network, catalog.task(config.task)
     head = f"{(backbone.width + 1) * task.classes:,} in the head" if task.classes else "the head"
     tuning = config.tuning
     if tuning.trains_only_head:

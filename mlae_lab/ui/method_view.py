@@ -44,7 +44,7 @@ def method_picker(config: RunConfig) -> None:
 
 def _card(described: type[Method], config: RunConfig) -> Card:
     chosen = described.name == config.method
-    lines = [_count(config.tuning if chosen else described(), catalog.backbone(config.backbone))]
+    lines = [_count(config.tuning if chosen else described(), config.network)]
     if cell := paper_methods.reported(described.name, config.task):
         lines.append(f"paper {cell.value:g} %")
     merged = Trait.MERGEABLE in described.traits
@@ -64,7 +64,7 @@ def _count(tuning: Method, backbone: catalog.Backbone) -> str:
 def method_choice(config: RunConfig) -> str:
     """HTML of the chosen method for the row above the form, in place of the mask of a method without one."""
     tuning = config.tuning
-    count = _count(tuning, catalog.backbone(config.backbone))
+    count = _count(tuning, config.network)
     return (
         f'<div class="lab-choice"><small>Method</small><b>{escape(tuning.title)}</b>'
         f"<span>{escape(tuning.formula)}. {count}.</span>"

@@ -10,11 +10,12 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from mlae_lab.core import catalog, paper
+from mlae_lab.core import backbones, catalog, paper
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.method import method, with_texts
 from mlae_lab.core.settings import ConfigError, Setting, form_groups, settings_of
 from mlae_lab.data.listing import counted
+from mlae_lab.locations import weights_file
 from mlae_lab.ui import terms
 from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.method_view import method_choice
@@ -28,7 +29,7 @@ _SMALLEST = 1e-6  # smallest value of the form where 0 is excluded; a smaller on
 
 def choices(config: RunConfig) -> None:
     """Draw task, mask and backbone of the draft in one row."""
-    task, backbone, plan = catalog.task(config.task), catalog.backbone(config.backbone), config.plan
+    task, backbone, plan = catalog.task(config.task), config.network, config.plan
     with st.container(key="pair_choices"):
         task_column, mask_column, backbone_column = st.columns(3, gap="medium")
     with task_column.container(border=True, height="stretch"):
@@ -52,8 +53,15 @@ def choices(config: RunConfig) -> None:
     with backbone_column.container(border=True, height="stretch"):
         st.html(
             f'<div class="lab-choice"><small>{terms.button("backbone")}</small><b>{backbone.title}</b>'
-            f"<span>{backbone.note}</span></div>"
+            f"<span>{backbone.note}{_other_size(config)}</span></div>"
         )
+
+
+def _other_size(config: RunConfig) -> str:
+    if not config.image_size:
+        return ""
+    tokens = f", {config.network.tokens:,} tokens" if config.network.tokens else ""
+    return f" · here at {config.image_size} px{tokens}"
 
 
 def _reported(task: str) -> str:
@@ -132,7 +140,8 @@ def _field(column: DeltaGenerator, setting: Setting, value: Any, name: str) -> A
         return None if setting.optional and not number else kind(number)
     if not setting.choices:
         return column.text_input(setting.label, value, key=key, help=_help(setting))
-    options = list(dict.fromkeys([*setting.choices, value]))
+    others = backbones.names() if setting.name == "backbone" else ()  # too many for the choices of an option
+    options = list(dict.fromkeys([*setting.choices, value, *others]))
     chosen = column.selectbox(
         setting.label,
         options,
@@ -146,11 +155,19 @@ def _field(column: DeltaGenerator, setting: Setting, value: Any, name: str) -> A
 
 
 def _title(setting: Setting, option: str) -> str:
-    """The label of a choice. A network of timm can be typed, and then its setting does not list its title."""
+    """The label of a choice; that of a backbone holds what a person may search for in the list."""
     if setting.name == "backbone":
         with suppress(catalog.CatalogError):  # the form shows the error of a name that is not known
-            return catalog.backbone(option).title
+            return _described(catalog.backbone(option))
     if setting.name == "method":
         with suppress(ConfigError):
             return method(option).title
     return setting.titles.get(option, option)
+
+
+def _described(backbone: catalog.Backbone) -> str:
+    """A backbone in the list: "ViT-S/16 ... · 224 px · 21.7 M · Apache-2.0 · weights here"."""
+    here = not backbone.needs_file or weights_file(backbone.name).is_file()
+    size = f"{backbone.parameters / 1e6:,.1f} M"
+    parts = (backbone.title, f"{backbone.image_size} px", size, backbone.licence, "weights here" if here else "")
+    return " · ".join(filter(None, parts))

@@ -271,7 +271,7 @@ def _draw_preview(data: Mapping[str, Any] | str, study: Study, notes: tuple[str,
         [
             (
                 escape(arm.name) + (" (reference)" if arm.name == study.reference else ""),
-                f"{arm.config.tuning.parameters(catalog.backbone(arm.config.backbone)):,}",
+                f"{arm.config.tuning.parameters(arm.config.network):,}",
                 f"{reused.count(arm.name)} of {len(study.seeds)}",
             )
             for arm in study.arms[:MAX_SHOWN]

@@ -79,24 +79,28 @@ def _state(name: str, folder: str) -> str:
         return "partial"
 
 
-def census_notes(name: str, folder: str = "") -> None:
+def census_notes(name: str, folder: str = "") -> str:
     """Draw label, problems, warnings and notes of a task's images before a run on them starts; nothing if bundled.
 
     Args:
         name: Of the task.
         folder: That holds its images, "" for the usual one.
+
+    Returns:
+        The label, "" for bundled images and for those that cannot be used.
     """
     task = catalog.task(name)
     if task.bundled:
-        return
+        return ""
     try:
         with st.spinner("Counting images"):
             label, result = _checked(name, str(tasks.images_folder(task, folder)))
     except DataError as error:
         st.error(plain(sentence(error)))
-        return
+        return ""
     page.note(escape(f"Images: {label}."))
     _census_texts(result)
+    return label
 
 
 def _census_texts(census: check.Census) -> None:

@@ -20,7 +20,7 @@ import torch
 from mlae_lab.analysis import importance as importance_analysis
 from mlae_lab.analysis import robustness as robustness_analysis
 from mlae_lab.analysis.whatif import CHUNK, GRADIENT_CHUNK, Outcome, WhatIf
-from mlae_lab.core import catalog, memory
+from mlae_lab.core import memory
 from mlae_lab.core.data_url import data_url
 from mlae_lab.core.expert_state import (
     MAX_FACTOR,
@@ -268,7 +268,7 @@ def _built(loaded: LoadedRun, indices: Sequence[int]) -> WhatIf:
     with torch.no_grad():
         inputs = torch.cat([setup.evaluation.take(part) for part in chosen.split(setup.evaluation.at_once)])
     labels, at_once = setup.evaluation.labels[chosen], min(CHUNK, setup.evaluation.at_once)
-    backbone = catalog.backbone(setup.config.backbone)
+    backbone = setup.config.network
     fused = memory.attention_is_fused(backbone, setup.device.type)
     backward = memory.training_bytes(backbone, setup.config.tuning.first_block(backbone.layers), fused)
     return WhatIf(
