@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 
 def processor() -> tuple[str, set[str]]:
     """The name of the processor and its flags (empty if unknown)."""
@@ -27,6 +25,8 @@ def processor() -> tuple[str, set[str]]:
 @cache
 def multiply_adds_per_second() -> float:
     """Multiply-adds a second of this processor in float32 matrix products of a ViT's size, measured once (0.1 s)."""
+    import numpy as np
+
     a, b = np.ones((512, 768), np.float32), np.ones((768, 768), np.float32)
     seconds, until = [], time.perf_counter() + 0.1
     while not seconds or time.perf_counter() < until:

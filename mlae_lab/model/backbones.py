@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,7 +118,9 @@ def set_image_size(model: nn.Module, size: int) -> tuple[str, ...]:
     if not hasattr(network, "set_input_size") or stem is None or stem.img_size == (size, size):
         return ()
     grid = stem.grid_size
-    network.set_input_size(img_size=(size, size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch, about how timm's interpolation indexes tensors
+        network.set_input_size(img_size=(size, size))
     notes = [grid_note(grid, stem.grid_size)] if getattr(network, "pos_embed", None) is not None else []
     changed = {(old, new) for old, new in zip(before, _windows(model), strict=True) if old != new}
     notes += [
