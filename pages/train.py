@@ -16,6 +16,7 @@ from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
+from mlae_lab.ui.image_size_view import draw_sizes
 from mlae_lab.ui.launch_view import launch_panel
 from mlae_lab.ui.method_view import method_picker, recipe_choice
 from mlae_lab.ui.navigation import link
@@ -80,6 +81,7 @@ def design() -> None:
                 link("task", "Show the requirements", task=config.task)
             else:
                 fetch_panel(config.backbone)
+                draw_sizes(config)
             command = config.command()
         else:
             command = launch_panel(config)

@@ -51,6 +51,6 @@ def draw_sizes(config: RunConfig) -> None:
         table(("Image size", "Tokens per image", "Estimated time", "Estimated memory"), rows)
         page.note(
             f"For the run above. {own.title} takes multiples of {own.step} pixels; choose one as image size under More "
-            "settings. At a size other than its own the position embeddings and windows of its weights are resampled, "
-            "which costs some accuracy, and far more the smaller the size is."
+            "settings. At another size than its own, position embeddings and windows of its weights are resampled; a "
+            "larger one shows more detail only of images that have it."
         )

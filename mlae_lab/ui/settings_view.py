@@ -23,6 +23,7 @@ from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
 PER_ROW = 4
+_WIDE = ("backbone", "image_size")
 _OF = "of_"  # begins the group of a method's own settings
 _SMALLEST = 1e-6  # smallest value of the form where 0 is excluded; a smaller one from a link is shown too
 
@@ -87,7 +88,9 @@ def settings(config: Any) -> dict[str, Any]:
         with st.expander("More settings"):
             for name, described in groups.items():
                 own = [setting for setting in described if setting.method in ("", method_name)]
-                values |= _rows(name, own, config)
+                wide = [setting for setting in own if setting.name in _WIDE]
+                values |= _wide_row(wide, config)
+                values |= _rows(name, [setting for setting in own if setting not in wide], config)
     return values
 
 
@@ -111,6 +114,17 @@ def _rows(group: str, described: Sequence[Setting], config: Any) -> dict[str, An
             key = f"train_{group}_{setting.name}" if group.startswith(_OF) else f"train_{setting.name}"
             values[setting.name] = _field(column, setting, getattr(config, setting.name), key)
     return values
+
+
+def _wide_row(described: Sequence[Setting], config: Any) -> dict[str, Any]:
+    """Draw settings of which the first needs room for long choices."""
+    if not described:
+        return {}
+    columns = st.columns([PER_ROW - len(described) + 1, *[1] * (len(described) - 1)])
+    return {
+        setting.name: _field(column, setting, getattr(config, setting.name), f"train_{setting.name}")
+        for setting, column in zip(described, columns, strict=True)
+    }
 
 
 def _help(setting: Setting) -> str:
@@ -166,8 +180,8 @@ def _title(setting: Setting, option: str) -> str:
 
 
 def _described(backbone: catalog.Backbone) -> str:
-    """A backbone in the list: "ViT-S/16 ... · 224 px · 21.7 M · Apache-2.0 · weights here"."""
+    """A backbone in the list: "vit_tiny_patch16_224.random · 224 px · 5.5 M parameters · apache-2.0 · weights here"."""
     here = not backbone.needs_file or weights_file(backbone.name).is_file()
-    size = f"{backbone.parameters / 1e6:,.1f} M"
-    parts = (backbone.title, f"{backbone.image_size} px", size, backbone.licence, "weights here" if here else "")
-    return " · ".join(filter(None, parts))
+    name = f"{backbone.title} · {backbone.name}" if backbone in catalog.BACKBONES else backbone.title
+    size = f"{backbone.image_size} px · {backbone.parameters / 1e6:,.1f} M parameters"
+    return " · ".join(filter(None, (name, size, backbone.licence, "weights here" if here else "")))

@@ -49,6 +49,29 @@ def test_no_estimate_without_earlier_runs(train: Callable[..., AppTest]) -> None
     assert "your last run" not in html(at)
 
 
+def test_time_and_memory_by_image_size(train: Callable[..., AppTest], store: RunStore) -> None:
+    timed(store, replace(FIRST_RUN, task="digits", device="auto"))
+    at = train(set="image-size:64")
+    shown = html(at)
+    assert "here at 64 px, 65 tokens" in shown
+    assert "They had images of 48 pixels: the time is assumed to grow with the multiply-adds of an image" in shown
+    for cell in ("32 px", "48 px (its own)", "<b>64 px</b>", "<b>65</b>", "96 px", "1 min 46 s"):
+        assert f">{cell}</td>" in shown, cell
+
+
+def test_a_backbone_that_does_not_take_the_image_size_gets_its_own(train: Callable[..., AppTest]) -> None:
+    at = train(set="image-size:64")
+    (box,) = (box for box in at.selectbox if box.label == "Backbone")
+    described = "vit_small_patch14_dinov2.lvd142m · 518 px · 22.1 M parameters · apache-2.0"
+    assert described in box.options
+    box.select(described).run()
+    assert not at.error
+    assert next(field for field in at.number_input if field.label == "Image size").value == 0
+    assert "vit_small_patch14_dinov2.lvd142m takes multiples of 14 pixels" in html(at)
+    next(field for field in at.number_input if field.label == "Image size").set_value(64).run()
+    assert "takes multiples of 14 pixels from 42 to 1022: choose 56 or 70" in at.error[0].value
+
+
 def test_estimate_uses_earlier_runs(train: Callable[..., AppTest], store: RunStore) -> None:
     timed(store, replace(FIRST_RUN, task="digits", device="auto"))
     at = train()

@@ -119,7 +119,7 @@ def test_a_typed_backbone_has_its_title_in_the_form(empty_store: Path, monkeypat
     at = opened("train", empty_store, monkeypatch, task="digits", set=f"backbone:{name}")
     (field,) = [box for box in at.selectbox if box.label == "Backbone"]
     assert name not in field.options
-    assert "vit_tiny_patch16_224, random weights" in field.options
+    assert "vit_tiny_patch16_224, random weights · 224 px · 5.5 M parameters · weights here" in field.options
 
 
 @pytest.mark.parametrize("page", NAMES)
