@@ -14,6 +14,7 @@ BENCHMARKS = {
     "similarity": "cosines and spectra from the factors, compared with full matrices",
     "bundled_tasks": "the accuracy of a default run on each bundled task",
     "method_table": "every method on the bundled tasks, common and own recipe, three seeds",
+    "own_images": "methods on a folder of images with any backbone and image size, three seeds",
     "drop_rates": "fixed, chosen and learned p on the bundled tasks, three seeds",
     "choice": "how often `choose` finds the best arm, where the truth is known",
     "study_kills": "a study whose processes are killed at random, against an undisturbed one",

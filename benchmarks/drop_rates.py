@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import signal
 import sys
 import time
@@ -34,19 +32,18 @@ from statistics import fmean, median
 
 import torch
 
-from benchmarks.gpu import commit, versions
+from benchmarks.method_table import start_of
 from benchmarks.training import trained
 from mlae_lab.core.choice import Choice, Honesty, Scores, choose, honesty
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import unpacked
-from mlae_lab.core.machine import processor
 from mlae_lab.core.paper import TUNED
 from mlae_lab.core.paper_arms import COUNTERPARTS, GROUPS
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.seed_statistics import PERCENT, mean_text, seed_statistics
 from mlae_lab.errors import LabError
 from mlae_lab.files import append_line
-from mlae_lab.runs.method_table import SEEDS, TASKS, Start
+from mlae_lab.runs.method_table import SEEDS, TASKS, Budget, Start
 from mlae_lab.training.setup import prepare
 
 FILE = Path(__file__).with_name("drop_rates.jsonl")
@@ -309,11 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", action="store_true", help="train nothing, print the results")
     options = parser.parse_args(arguments)
     tasks, seeds = options.tasks.split(","), [int(seed) for seed in options.seeds.split(",")]
-    start = Start(
-        shlex.join(["python", "-m", "benchmarks", "drop_rates", *arguments]),
-        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), commit(), f"{processor()[0]}, {os.cpu_count()} cores",
-        versions(torch.device("cpu")), EPOCHS, BATCH_SIZE,
-    )  # fmt: skip
+    start = start_of("drop_rates", arguments, Budget(EPOCHS, BATCH_SIZE))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(1)  # less processor time in all than with more
     try:

@@ -18,7 +18,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -62,7 +62,18 @@ def train(cell: Cell) -> Result:
     )  # fmt: skip
 
 
-def complete(path: Path, start: Start, planned: Sequence[Cell], workers: int) -> None:
+def start_of(name: str, arguments: Sequence[str], budget: Budget) -> Start:
+    """This start of a benchmark on the CPU. name: of the benchmark."""
+    return Start(
+        shlex.join(["python", "-m", "benchmarks", name, *arguments]),
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), commit(), f"{processor()[0]}, {os.cpu_count()} cores",
+        versions(torch.device("cpu")), budget.epochs, budget.batch_size,
+    )  # fmt: skip
+
+
+def complete(
+    path: Path, start: Start, planned: Sequence[Cell], workers: int, work: Callable[[Cell], Result] = train
+) -> None:
     """Train the planned runs that a file lacks and append their results.
 
     Args:
@@ -70,6 +81,7 @@ def complete(path: Path, start: Start, planned: Sequence[Cell], workers: int) ->
         start: What this start of the command is.
         planned: The runs.
         workers: Processes with one thread each; 1: train in this process, with torch's threads.
+        work: Trains one run.
 
     Raises:
         TableError: The file holds runs with another budget.
@@ -89,7 +101,7 @@ def complete(path: Path, start: Start, planned: Sequence[Cell], workers: int) ->
         return
     append(path, start)
     began = time.monotonic()
-    for done, result in enumerate(_results(waiting, workers), 1):
+    for done, result in enumerate(_results(waiting, workers, work), 1):
         append(path, result)
         left = (time.monotonic() - began) / done * (len(waiting) - done)
         print(
@@ -100,15 +112,15 @@ def complete(path: Path, start: Start, planned: Sequence[Cell], workers: int) ->
         )
 
 
-def _results(waiting: Sequence[Cell], workers: int) -> Iterator[Result]:
+def _results(waiting: Sequence[Cell], workers: int, work: Callable[[Cell], Result]) -> Iterator[Result]:
     """The results of runs as they are finished."""
     if workers == 1:
-        yield from map(train, waiting)
+        yield from map(work, waiting)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         # a terminal sends Ctrl-C to the whole group: the workers ignore it, and this process ends them
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        futures = [pool.submit(train, cell) for cell in waiting]
+        futures = [pool.submit(work, cell) for cell in waiting]
         signal.signal(signal.SIGINT, handler)
         try:
             for future in as_completed(futures):
@@ -139,11 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         budget, options.methods.split(","), options.tasks.split(","), [int(seed) for seed in options.seeds.split(",")],
         (options.recipe,) if options.recipe else tuple(RECIPES),
     )  # fmt: skip
-    start = Start(
-        shlex.join(["python", "-m", "benchmarks", "method_table", *arguments]),
-        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), commit(), f"{processor()[0]}, {os.cpu_count()} cores",
-        versions(torch.device("cpu")), budget.epochs, budget.batch_size,
-    )  # fmt: skip
+    start = start_of("method_table", arguments, budget)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.figure:

@@ -232,7 +232,7 @@ def _train(args: argparse.Namespace) -> int:
     config = _config(args)
     store = store_of(args)
     run = commands.launch(store, config, current_owner())
-    print(_cost_text(store, config), file=sys.stderr)
+    print(_cost_text(store, config), flush=True)
     return follow_to_end(args, store, run)
 
 

@@ -72,9 +72,9 @@ def test_networks_of_timm_are_as_timm_makes_them_at_another_size(
     assert notes == ()
     tables = {key: value.clone() for key, value in model.state_dict().items() if key.endswith("bias_table")}
     assert set_image_size(model, size) == ((note,) if note else ())
-    for key, table in tables.items():  # the offset (0, 0) in the middle stays
+    for key, old in tables.items():  # the offset (0, 0) in the middle stays
         new = model.get_parameter(key)
-        torch.testing.assert_close(new[len(new) // 2], table[len(table) // 2])
+        torch.testing.assert_close(new[len(new) // 2], old[len(old) // 2])
     if hasattr(source, "set_input_size"):
         source.set_input_size(img_size=(size, size))
         assert fingerprint(model) != own
