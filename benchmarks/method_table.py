@@ -72,7 +72,7 @@ def start_of(name: str, arguments: Sequence[str], budget: Budget) -> Start:
 
 
 def complete(
-    path: Path, start: Start, planned: Sequence[Cell], workers: int, work: Callable[[Cell], Result] = train
+    path: Path, start: Start, planned: Sequence[Cell], workers: int, work: Callable[[Cell], Result] | None = None
 ) -> None:
     """Train the planned runs that a file lacks and append their results.
 
@@ -81,7 +81,7 @@ def complete(
         start: What this start of the command is.
         planned: The runs.
         workers: Processes with one thread each; 1: train in this process, with torch's threads.
-        work: Trains one run.
+        work: Trains one run, by default `train`.
 
     Raises:
         TableError: The file holds runs with another budget.
@@ -101,7 +101,7 @@ def complete(
         return
     append(path, start)
     began = time.monotonic()
-    for done, result in enumerate(_results(waiting, workers, work), 1):
+    for done, result in enumerate(_results(waiting, workers, work or train), 1):
         append(path, result)
         left = (time.monotonic() - began) / done * (len(waiting) - done)
         print(

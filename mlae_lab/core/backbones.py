@@ -70,7 +70,7 @@ class Backbone:
         std: Their standard deviation.
         norm: Name of `mean` and `std` in the table.
         biases: Number of values in all parameters named bias, without the head.
-        step: The network takes images of any multiple of so many pixels; 0: of its own size only.
+        step: The network takes images of any multiple of so many pixels; 0: only its own size.
         position_width: Parameters of the position embedding for each patch, 0 without one.
         licence: Of the weights, as timm states it; "" where it states none.
     """

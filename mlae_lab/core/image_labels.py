@@ -27,7 +27,10 @@ def current(label: str) -> str:
 def counts_of(label: str) -> tuple[int, int, int] | None:
     """Numbers of training, validation and test images that a label gives, as that of own images does; else None."""
     counts = _COUNTS.search(_parts(label)[-1]) if label else None
-    return None if counts is None else tuple(int(count.replace(",", "")) for count in counts.groups())
+    if counts is None:
+        return None
+    train, val, test = (int(count.replace(",", "")) for count in counts.groups())
+    return train, val, test
 
 
 def mixed(old: str, new: str) -> str:

@@ -90,7 +90,7 @@ def filled_in(**settings) -> RunConfig:
                 _replace(_with({name: value}))
         raise
     if new.image_size != settings.get("image_size", new.image_size) and new.backbone != current().backbone:
-        st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1  # the form still shows the size of the other one
+        st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1  # the form still shows the size before
     _replace(new)
     return new
 

@@ -19,7 +19,7 @@ _SHARES = (0.125, 0.25, 0.5, 1, 1.5, 2)  # of the backbone's own size
 
 
 def sizes_of(backbone: Backbone, chosen: int) -> list[int]:
-    """Image sizes to show for a backbone, ascending: shares of its own size that it takes, and the chosen one.
+    """Image sizes to show for a backbone, ascending: shares of the usual size that it takes, and the chosen one.
 
     Args:
         backbone: At its own size.

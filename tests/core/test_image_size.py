@@ -43,7 +43,7 @@ def test_runs_of_two_sizes_have_two_badges() -> None:
 @pytest.mark.parametrize(
     ("backbone", "size", "sentence"),
     [
-        (LAB.backbone, 70, f"size is 70 and {LAB.backbone} takes multiples of 8 pixels from 32 to 1024: choose 64 or 72"),
+        (LAB.backbone, 70, "70 and lab_vit_12x128 takes multiples of 8 pixels from 32 to 1024: choose 64 or 72"),
         ("lab_vit_12x128", 16, "multiples of 8 pixels from 32 to 1024: choose 32"),
         (DINO_S, 64, f"image size is 64 and {DINO_S} takes multiples of 14 pixels from 42 to 1022: choose 56 or 70"),
         (DINO_S, 5000, "from 42 to 1022: choose 1022"),
