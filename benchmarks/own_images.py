@@ -63,9 +63,8 @@ def cells(
     for seed in seeds:
         for method in methods:
             config = replace(first, method=method, seed=seed)
-            yield Cell(
-                RECIPE, replace(config, **recipes.values_of(config, "common"), **{"drop_path": 0.0, **asdict(budget)})
-            )
+            values = {**recipes.values_of(config, "common"), **asdict(budget), "drop_path": 0.0}
+            yield Cell(RECIPE, replace(config, **values))
 
 
 def timed(cell: Cell) -> Result:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mlae_lab.core import catalog, memory
+from mlae_lab.core import catalog, machine, memory
 from mlae_lab.core import events as ev
+from mlae_lab.core.budget import forward_cost
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs.estimate import estimate, estimated_memory, memory_warning, pace
+from mlae_lab.runs.estimate import REACHED, estimate, estimated_memory, memory_warning, pace, rough_estimate
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -212,3 +213,52 @@ def test_a_run_that_needs_more_memory_than_the_machine_has_is_warned_of(monkeypa
     assert memory_warning(replace(dino, backbone=CONFIG.backbone)) == ""
     monkeypatch.setattr(memory, "machine_bytes", lambda: None)
     assert memory_warning(dino) == ""
+
+
+def test_another_image_size_is_scaled_by_its_multiply_adds_and_named(store: RunStore) -> None:
+    timed(store)
+    larger = replace(CONFIG, image_size=96)
+    growth = forward_cost(larger.network) / forward_cost(CONFIG.network)
+    assert 3.9 < growth < 5
+    result = estimate(store, larger)
+    assert result.seconds == pytest.approx(2 + growth * (52 * 0.5 + 2 * 3.0))
+    assert "They had images of 48 pixels: the time is assumed to grow with the multiply-adds" in result.reason
+    timed(store, larger, step=1.5)
+    assert estimate(store, larger).seconds == pytest.approx(2 + 52 * 1.5 + 6), "a run of this size comes first"
+    assert estimate(store, CONFIG).seconds == pytest.approx(34)
+
+
+def test_a_step_of_a_linear_probe_does_not_grow_with_the_image(store: RunStore) -> None:
+    probe = replace(CONFIG, method="linear")
+    timed(store, probe)
+    larger = replace(probe, image_size=96)
+    growth = forward_cost(larger.network) / forward_cost(probe.network)
+    assert estimate(store, larger).seconds == pytest.approx(2 + 52 * 0.5 + growth * 2 * 3.0)
+
+
+def test_the_first_run_of_a_kind_has_the_time_of_its_multiply_adds(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "multiply_adds_per_second", lambda: 1e10)
+    dino = replace(CONFIG, backbone="vit_small_patch14_dinov2.lvd142m", image_size=70)
+    forward = forward_cost(dino.network)
+    work = 4 * 800 * 2 * forward + 2 * 200 * forward  # forward and backward; evaluation
+    result = rough_estimate(None, dino)
+    assert result.seconds == pytest.approx(work / (REACHED * 1e10))
+    assert "at the speed of this machine's matrix products" in result.reason
+    linear = rough_estimate(None, replace(dino, method="linear"))
+    assert linear.seconds == pytest.approx(1000 * forward / (REACHED * 1e10)), "the features of each image, once"
+    full = rough_estimate(None, replace(dino, method="full"))
+    assert full.seconds == pytest.approx((4 * 800 * 3 + 400) * forward / (REACHED * 1e10))
+    run = timed(store)
+    known = rough_estimate(store, dino)
+    assert known.runs == (run.id,)
+    assert known.seconds == pytest.approx(2 + work * 0.5 / (64 * 2 * forward_cost(CONFIG.network)))
+    own = replace(dino, task="own:birds", data="/somewhere")
+    assert rough_estimate(None, own).seconds is None
+    assert rough_estimate(None, replace(own, data_label="own images, 800/200/2,000")).seconds == result.seconds
+    assert rough_estimate(None, replace(dino, device="cuda")).seconds is None
+
+
+def test_the_speed_of_matrix_products_is_measured() -> None:
+    assert 1e8 < machine.multiply_adds_per_second() < 1e14
