@@ -231,9 +231,7 @@ def _masks(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     config = _config(args)
     store = store_of(args)
-    run = commands.launch(store, config, current_owner())
-    print(_cost_text(store, config), flush=True)
-    return follow_to_end(args, store, run)
+    return follow_to_end(args, store, commands.launch(store, config, current_owner()), _cost_text(store, config))
 
 
 def _cost_text(store: RunStore, config: RunConfig) -> str:

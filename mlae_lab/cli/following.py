@@ -88,8 +88,15 @@ def print_failures(store: RunStore, runs: Sequence[Run], log_lines: int = 0) -> 
     return status
 
 
-def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
-    """Follow a run that was enqueued here, or leave it with --detach; return the exit status of the command."""
+def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run, cost: str = "") -> int:
+    """Follow a run that was enqueued here, or leave it with --detach; return the exit status of the command.
+
+    Args:
+        args: Of the command.
+        store: Of the run.
+        run: As it was enqueued.
+        cost: What it is estimated to take, printed first.
+    """
     if args.detach:
         result = {
             "run": run.id, "status": run.status.value, "config_hash": run.config_hash,
@@ -98,6 +105,8 @@ def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
         return print_result(args, result, run.id)
     try:
         print(f"run {run.id} is {run.status.value} on {run.device}; Ctrl-C leaves it running", flush=True)
+        if cost:
+            print(cost, flush=True)
         run = follow(store, run)
     except KeyboardInterrupt:
         print(
