@@ -25,6 +25,10 @@ MEAN_AND_DEVIATION = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+# What `data.augment.augmented` does to training images: value of the setting to title.
+AUGMENTATIONS = {
+    "off": "off", "flip": "flip", "crop": "crop and flip", "colour": "crop, flip, colour", "randaugment": "RandAugment",
+}  # fmt: skip
 MAX_EPOCHS = 10_000
 MAX_FOLDS = 20
 
@@ -324,6 +328,92 @@ class RunConfig:
         ),
     )  # fmt: skip
 
+    augmentation: str = field(
+        default="off",
+        metadata=setting(
+            "Augmentation",
+            "Random changes of each training image in every epoch, before the crops of the preprocessing. flip: left "
+            "to right. crop: shift by up to 1/8, and flip. colour: also brightness, contrast and saturation by up to "
+            "40 %. randaugment: crop, flip and two operations of RandAugment. Use it for few photographs, but not "
+            "where left and right or colours tell the classes apart. No features are computed once.",
+            option="augmentation", choices=tuple(AUGMENTATIONS), group="images", titles=AUGMENTATIONS,
+            plural="augmentations", hashed="unless default",
+        ),
+    )  # fmt: skip
+    mixup: float = field(
+        default=0.0,
+        metadata=setting(
+            "Mixup",
+            "α of mixup: each image is mixed with another one of its batch, in a share sampled from Beta(α, α), and so "
+            "is the loss. Use 0.2 to 0.8 where training accuracy is far above validation accuracy. 0: off.",
+            option="mixup", low=0, high=10, step=0.1, group="images", noun="mixup", plural="values of mixup",
+            hashed="unless default",
+        ),
+    )  # fmt: skip
+    label_smoothing: float = field(
+        default=0.0,
+        metadata=setting(
+            "Label smoothing",
+            "Share of the target that is spread evenly over all classes. Use 0.1 where labels are noisy or "
+            "probabilities too confident. 0: off.",
+            option="label-smoothing", low=0, high=0.9, step=0.05, group="images", noun="label smoothing",
+            plural="values of label smoothing", hashed="unless default",
+        ),
+    )  # fmt: skip
+    class_balance: str = field(
+        default="off",
+        metadata=setting(
+            "Class balance",
+            "For classes of unequal size. loss: the loss of an image is weighted by 1 / the size of its class. "
+            "sampling: each epoch samples as many images as there are, with replacement, every class equally often. "
+            "Either raises the recall of rare classes and may lower the accuracy.",
+            option="class-balance", choices=("off", "loss", "sampling"), group="images", noun="class balance",
+            titles={"loss": "weighted loss", "sampling": "balanced sampling"}, plural="ways of balancing classes",
+            hashed="unless default",
+        ),
+    )  # fmt: skip
+    accumulation: int = field(
+        default=1,
+        metadata=setting(
+            "Gradient accumulation",
+            "Parts in which a batch passes through the network; the gradients are added up, so the result is equal up "
+            "to rounding. Use it where a batch does not fit in memory. 1: off.",
+            option="accumulation", low=1, high=256, group="machine", noun="gradient accumulation",
+            plural="numbers of parts", hashed="unless default",
+        ),
+    )  # fmt: skip
+    weight_average: float = field(
+        default=0.0,
+        metadata=setting(
+            "Weight average",
+            "Decay of an exponential moving average (EMA) of the trained parameters, which is evaluated and saved. "
+            "It is min(this, (1 + t) / (10 + t)) at step t. Use 0.99 to 0.999 where accuracy jumps from epoch to "
+            "epoch. 0: off.",
+            option="weight-average", low=0, high=0.99999, step=0.001, group="schedule", noun="weight average",
+            plural="decays of the weight average", hashed="unless default",
+        ),
+    )  # fmt: skip
+    patience: int = field(
+        default=0,
+        metadata=setting(
+            "Early stopping",
+            "Stop when the validation accuracy has not improved for this many evaluations (with equal accuracy the "
+            "lower loss counts). The learning rate has not reached 0 then. Only with the protocol val. 0: off.",
+            option="patience", low=0, high=1000, group="schedule", noun="patience", plural="values of patience",
+            hashed="unless default",
+        ),
+    )  # fmt: skip
+    keep_best: bool = field(
+        default=False,
+        metadata=setting(
+            "Keep the best adapter",
+            "Keep the adapter of the evaluation with the highest validation accuracy, too, in a file of its own. It "
+            "was chosen on these images, so its accuracy on them is too high. Only with the protocol val.",
+            option="keep-best", group="schedule", noun="keep-best", plural="ways of keeping the best adapter",
+            hashed="unless default",
+        ),
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         check_settings(self)
         task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
@@ -339,10 +429,34 @@ class RunConfig:
         if self.folds == 1 or (self.folds and self.protocol == "test"):
             rule = "it must be 0 or at least 2" if self.folds == 1 else "cross-validation needs the protocol val"
             raise ConfigError(f"folds is {self.folds} and the protocol {self.protocol}: {rule}")
+        self._check_training()
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
                 "choose vtab or auto"
+            )
+
+    def _check_training(self) -> None:
+        """Check settings of the training that exclude each other."""
+        chooses = [name for name, on in (("patience", self.patience), ("keep-best", self.keep_best)) if on]
+        if chooses and self.protocol == "test":
+            raise ConfigError(
+                f"{chooses[0]} chooses an epoch by its accuracy and the protocol is test, whose images may choose "
+                "nothing: use the protocol val"
+            )
+        if self.accumulation > self.batch_size:
+            raise ConfigError(
+                f"gradient accumulation is {self.accumulation} and a batch has {self.batch_size} images: it must be at "
+                "most the batch size"
+            )
+        if self.accumulation > 1 and self.consistency:
+            raise ConfigError(
+                f"gradient accumulation is {self.accumulation} and consistency {self.consistency:g}: a consistency "
+                "loss compares two masks on the whole batch, so accumulation must be 1"
+            )
+        if self.tuning.search and (self.patience or self.weight_average):
+            raise ConfigError(
+                f"the method {self.method} searches during training: patience and weight average must be 0"
             )
 
     @property

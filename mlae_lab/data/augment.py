@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torchvision.transforms import v2
 
 from mlae_lab.data.pixels import resized
 from mlae_lab.data.preprocessing import preprocessing
@@ -43,6 +44,51 @@ def for_training(batch: torch.Tensor, name: str, size: int, generator: torch.Gen
 def for_evaluation(batch: torch.Tensor, name: str, size: int) -> torch.Tensor:
     """Stored images for evaluation: resized to the backbone's image size, or the centre. Shapes as `for_training`."""
     return centre_crop(batch, size) if preprocessing(name).margin else resized(batch, size)
+
+
+def augmented(batch: torch.Tensor, name: str, generator: torch.Generator) -> torch.Tensor:
+    """Change stored images at random, each differently, before a protocol of `PREPROCESSING` crops and resizes them.
+
+    Args:
+        batch: (n, c, h, w) uint8.
+        name: One of `core.config.AUGMENTATIONS`: "flip" left to right with probability 1/2; "crop" also shifts by up to
+            1/8 of each side, the border reflected; "colour" also changes brightness, contrast and saturation by up to
+            40 %; "randaugment" has two operations of RandAugment at magnitude 9 instead of colours (Cubuk et al. 2020).
+        generator: A CPU generator.
+
+    Returns:
+        A batch of the same shape and type.
+    """
+    if name == "off":
+        return batch
+    batch = horizontal_flip(batch, generator)
+    if name == "flip":
+        return batch
+    batch = _shifted(batch, generator)
+    if name == "crop":
+        return batch
+    change = v2.ColorJitter(0.4, 0.4, 0.4) if name == "colour" else v2.RandAugment()
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):  # torchvision samples from torch's own generator of the CPU
+        torch.default_generator.manual_seed(seed)
+        return torch.stack([change(image) for image in batch])
+
+
+def _shifted(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shift each image by up to 1/8 of each side, the border reflected. (n, c, h, w), any dtype; the shape stays."""
+    height, width = batch.shape[-2:]
+    tall, wide = height // 8, width // 8
+    sampled = _uniform((2, len(batch)), generator)
+    rows = _reflected(torch.arange(height) + _below(sampled[0], 2 * tall + 1)[:, None] - tall, height)
+    columns = _reflected(torch.arange(width) + _below(sampled[1], 2 * wide + 1)[:, None] - wide, width)
+    image = torch.arange(len(batch))[:, None, None]
+    index = tuple(part.to(batch.device) for part in (image, rows[:, :, None], columns[:, None, :]))
+    return batch.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
+
+
+def _reflected(places: torch.Tensor, size: int) -> torch.Tensor:
+    """Places outside 0 to size - 1, mirrored at the border pixel."""
+    return (size - 1 - (size - 1 - places.abs()).abs()).clamp(0)
 
 
 # ---------------------------------------------------------------- crops that only select pixels

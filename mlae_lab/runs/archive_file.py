@@ -7,7 +7,7 @@ An archive file (`.mlae`) is a zip with these members, each at most once, and no
     log.txt                    the end of its log
     images.json.gz             which images it was trained and evaluated on (`data.image_record`), without their names
                                in an export
-    adapter.safetensors, checkpoint.safetensors      not compressed, so that no small file expands to a large one
+    adapter.safetensors, best.safetensors, checkpoint.safetensors      not compressed, so that no small file expands to a large one
     start.safetensors, epoch-00004.safetensors       the same, in the file of an archived run
 
 Nothing in a file is trusted: no member's name becomes a path, sizes are limited before and while a member is read,
@@ -100,7 +100,7 @@ def export(store: RunStore, run_id: str, file: Path) -> int:
     """
     run = _ended(store, run_id, "exported")
     files = store.paths(run.id)
-    members = {path.name: path for path in (files.adapter, files.checkpoint)} | _images_without_names(files)
+    members = {path.name: path for path in (files.adapter, files.best, files.checkpoint)} | _images_without_names(files)
     remove_leftovers(Path(file))
     write(store, run, Path(file), members, {})
     return Path(file).stat().st_size
@@ -295,7 +295,7 @@ def archive(store: RunStore, run_id: str) -> Path:
             "owner": run.owner, "attempt": run.attempt, "source": run.source, "data_folder": run.data_folder,
             "location": asdict(read_location(files)),
         }  # fmt: skip
-        members = {path.name: path for path in (files.images, files.adapter, files.checkpoint, files.start)}
+        members = {path.name: path for path in (files.images, *_tensors(files))}
         members |= {path.name: path for name, path in files.checkpoints().items() if name != paths.LAST}
         with suppress(FileExistsError):
             file.parent.mkdir()
@@ -397,4 +397,8 @@ def _unpacked(packed: Packed, files: RunPaths | None, is_foreign: bool) -> Itera
 def _path_of(files: RunPaths, name: str) -> Path:
     if epoch := EPOCH.fullmatch(name):
         return files.checkpoint_after(int(epoch[1]))
-    return {path.name: path for path in (files.log, files.images, files.adapter, files.checkpoint, files.start)}[name]
+    return {path.name: path for path in (files.log, files.images, *_tensors(files))}[name]
+
+
+def _tensors(files: RunPaths) -> tuple[Path, ...]:
+    return files.adapter, files.best, files.checkpoint, files.start

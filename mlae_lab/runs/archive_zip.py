@@ -101,6 +101,9 @@ def _damage(name: str) -> Iterator[None]:
         ) from None
 
 
+_TENSORS = ("adapter.safetensors", "best.safetensors", "checkpoint.safetensors", "start.safetensors")
+
+
 def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
     """The members by name, before the first one is read. Raises ArchiveError for any that is not allowed."""
     members: dict[str, zipfile.ZipInfo] = {}
@@ -142,7 +145,7 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
 def limit(name: str) -> int:
     """The most bytes that a member of this name may have, 0 for a name that is not allowed."""
     limits = {RUN: RUN_BYTES, EVENTS: EVENTS_BYTES, LOG: LOG_BYTES, IMAGES: IMAGES_BYTES}
-    tensors = name in ("adapter.safetensors", "checkpoint.safetensors", "start.safetensors") or EPOCH.fullmatch(name)
+    tensors = name in _TENSORS or EPOCH.fullmatch(name)
     return limits.get(name, TENSORS_BYTES if tensors else 0)
 
 

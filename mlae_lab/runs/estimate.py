@@ -257,7 +257,8 @@ class Memory:
 
     Attributes:
         fixed: The frozen weights, and value, gradient and moments (two of AdamW, one of SGD) of what is trained.
-        step: The activations of one batch in a training step, of both passes with a consistency loss.
+        step: The activations of one batch in a training step, of one part of it with gradient accumulation, of both
+            passes with a consistency loss.
         evaluation: The activations of one piece of an evaluation.
     """
 
@@ -279,7 +280,7 @@ def estimated_memory(config: RunConfig) -> Memory:
     return Memory(
         fixed=4 * backbone.parameters + 4 * (3 if config.optimizer == "sgd" else 4) * learned,
         step=_passes(config)
-        * config.batch_size
+        * -(-config.batch_size // config.accumulation)
         * memory.training_bytes(backbone, config.tuning.first_block(backbone.layers), fused),
         evaluation=image * memory.images_at_once(image),
     )
@@ -334,8 +335,9 @@ def _passes(config: RunConfig) -> int:
 
 
 def _recomputes(config: RunConfig) -> bool:
-    """Whether drop paths keep a run from computing the features of its frozen blocks once."""
-    return bool(config.drop_path) and config.tuning.first_block(catalog.backbone(config.backbone).layers) > 1
+    """Whether drop paths or changing pixels keep a run from computing the features of its frozen blocks once."""
+    changes = config.drop_path or config.mixup or config.augmentation != "off"
+    return bool(changes) and config.tuning.first_block(catalog.backbone(config.backbone).layers) > 1
 
 
 def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int, int]:

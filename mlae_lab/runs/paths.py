@@ -14,6 +14,7 @@
 <store>/runs/<run>/exit_record.json     how the process ended, written in place (`runs.liveness`)
 <store>/runs/<run>/pending_events.json  events not written yet because the store was locked (`runs.pending_events`)
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
+<store>/runs/<run>/best.safetensors        the adapter of the best evaluation, with the setting keep_best
 <store>/runs/<run>/checkpoint.safetensors  the newest checkpoint
 <store>/runs/<run>/images.json.gz          which images it is trained and evaluated on (`data.image_record`)
 <store>/runs/<run>/location.json              where images and weights are now (`runs.run_location`)
@@ -131,6 +132,11 @@ class RunPaths:
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The adapter of the evaluation with the highest accuracy (setting `keep_best`)."""
+        return self.folder / "best.safetensors"
 
     @property
     def images(self) -> Path:

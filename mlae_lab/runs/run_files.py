@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlae_lab import environment
@@ -54,20 +55,28 @@ class Saver:
         position, setup = self.training.position, self.setup
         self.writer.keep()  # a resumed run does not report events before its checkpoint again
         config = self.config
-        size = save_adapter(
-            self.files.adapter, setup.adapter, setup.head, config.backbone, config.task, setup.expected, config.method,
-            config.method_settings,
-        )  # fmt: skip
+        with self.training.average.applied():
+            size = save_adapter(
+                self.files.adapter, setup.adapter, setup.head, config.backbone, config.task, setup.expected,
+                config.method, config.method_settings,
+            )  # fmt: skip
+        if evaluated and config.keep_best and self.training.best.epoch == epoch:
+            link(self.files.adapter, self.files.best)
         save_checkpoint(self.files.checkpoint, self.training.checkpoint())
         if evaluated and position.batch == 0 and epoch in self.kept:
             kept = self.files.checkpoint_after(epoch)
             kept.parent.mkdir(exist_ok=True)
-            kept.unlink(missing_ok=True)
-            os.link(self.files.checkpoint, kept)  # the newest is replaced, never modified, so they may share its bytes
+            link(self.files.checkpoint, kept)
         self.writer.add(Saved(epoch, position.step, size))
         self.last, self.saved_at = time.monotonic(), (position.step, position.searched)
         if evaluated:
             self.evaluated_step = position.step
+
+
+def link(newest: Path, kept: Path) -> None:
+    """Keep a file under another name. It is replaced, never modified, so the two may share its bytes."""
+    kept.unlink(missing_ok=True)
+    os.link(newest, kept)
 
 
 def record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None, is_new: bool) -> Setup:

@@ -112,7 +112,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             lesson TEXT NOT NULL, task TEXT NOT NULL, browser TEXT NOT NULL, guess TEXT NOT NULL, time REAL NOT NULL,
             PRIMARY KEY (lesson, task, browser))""",
     ),
-    (),  # RunConfig has image_size
+    (),  # RunConfig has image_size, and augmentation and other options of training up to keep_best
 )
 # How runs of a pair, a race, repeats or a diversity experiment were related to their parent before they were studies.
 OLD_RELATIONS = ("paired", "race", "repeat", "diversity")

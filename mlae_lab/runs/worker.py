@@ -170,6 +170,13 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
     if watch.stopped and not training.is_through:
         skipped = "" if saver.evaluated_step == step else ", without an evaluation, which would have taken too long"
         return ExitRecord(Status.STOPPED, f"stopped and saved after step {step}{skipped}")
+    if training.stopped_early:
+        best = training.best
+        return ExitRecord(
+            Status.FINISHED,
+            f"stopped early: the accuracy on val has not risen above {best.accuracy:.1f} % for {best.since} evaluations, "
+            f"since epoch {best.epoch}",
+        )
     return ExitRecord(Status.FINISHED)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from mlae_lab.core import memory
-from mlae_lab.data.augment import for_evaluation, for_training
+from mlae_lab.data.augment import augmented, for_evaluation, for_training
 from mlae_lab.data.pixels import Three, channels_first, standardised
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.model.frozen_prefix import Part
 from mlae_lab.training.feature_cache import FeatureCache
+from mlae_lab.training.objective import Mix
 
 FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 images of ViT-B/16 take 0.6 GB
 PIXELS_KEPT = 4 * 2**30  # bytes of stored pixels kept on the device
@@ -36,6 +37,7 @@ class Inputs:
         normalisation: Of the backbone's input.
         name: A protocol of `data.preprocessing`.
         generator: Samples the crops of a training split; None for a split that is only evaluated.
+        augmentation: Of a training split, a name of `core.config.AUGMENTATIONS`.
         features_kept: Bytes of frozen features that may be kept.
         pixels_kept: Bytes of stored pixels that may be kept on the device.
         on_chunk: Called after every piece of work in the constructor; it may raise.
@@ -52,6 +54,7 @@ class Inputs:
         normalisation: str | tuple[Three, Three] = "half",
         name: str = "vtab",
         generator: torch.Generator | None = None,
+        augmentation: str = "off",
         features_kept: int = FEATURES_KEPT,
         pixels_kept: int = PIXELS_KEPT,
         on_chunk: Callable[[], None] = lambda: None,
@@ -62,7 +65,8 @@ class Inputs:
         self.part, self.before, self.device = part, before, device
         self.size, self.normalisation, self.name = size, normalisation, name
         self.at_once = at_once
-        self.generator = generator if preprocessing(name).training != "none" else None
+        self.augmentation = augmentation
+        self.generator = generator if preprocessing(name).training != "none" or augmentation != "off" else None
         self.pixels: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
         if self.generator is None and len(part) * self._feature_bytes() <= features_kept:
@@ -90,13 +94,19 @@ class Inputs:
             chunks = chunks or [function(self.part.images[:0])]
         return torch.cat(chunks)
 
-    def take(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Inputs of the trained part for the chosen images, (k, ...) on the device. chosen: (k,) indices."""
+    def take(self, chosen: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
+        """Inputs of the trained part for the chosen images, (k, ...) on the device.
+
+        Args:
+            chosen: (k,) indices.
+            mix: Of their pixels; only without frozen features (`features_kept` 0).
+        """
         if self.features is not None:
+            assert mix is None
             return self.features[chosen]
         if self.pixels is not None:
-            return self._seen(self.pixels[chosen])
-        return self._through(self.part.images[chosen.cpu().numpy()])
+            return self._seen(self.pixels[chosen], mix)
+        return self._through(self.part.images[chosen.cpu().numpy()], mix)
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """All images in order, `at_once` at a time, as (inputs, labels)."""
@@ -127,14 +137,16 @@ class Inputs:
             features = self._through(self.part.images[:1])
         return features.numel() * features.element_size()
 
-    def _through(self, images: np.ndarray) -> torch.Tensor:
-        return self._seen(channels_first(images).to(self.device))
+    def _through(self, images: np.ndarray, mix: Mix | None = None) -> torch.Tensor:
+        return self._seen(channels_first(images).to(self.device), mix)
 
     @torch.no_grad()
-    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Stored pixels (k, c, h, w) uint8 through crop, resize, normalisation and the frozen part."""
+    def _seen(self, pixels: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
+        """Stored pixels (k, c, h, w) uint8 through augmentation, resize, mixup, normalisation and the frozen part."""
         if self.generator is not None:
+            pixels = augmented(pixels, self.augmentation, self.generator)
             pixels = for_training(pixels, self.name, self.size, self.generator)
         else:
             pixels = for_evaluation(pixels, self.name, self.size)
-        return self.before(standardised(pixels, self.normalisation))
+        standard = standardised(pixels, self.normalisation)
+        return self.before(standard if mix is None else mix.of(standard))

@@ -97,8 +97,10 @@ def load_run(
             f"the frozen weights of run {run_id} were read from {config.weights}, which does not exist here: name the "
             "file with --weights"
         )
-    # It is not trained, so no path is dropped: all frozen blocks are computed once, as `analysis.whatif` expects.
-    here = replace(config, device=device, data=str(data) if data else config.data, drop_path=0.0)
+    # It is not trained, so nothing is random: all frozen blocks are computed once, as `analysis.whatif` expects.
+    here = replace(
+        config, device=device, data=str(data) if data else config.data, drop_path=0.0, mixup=0.0, augmentation="off"
+    )
     setup = prepare(here, weights, on_chunk=on_chunk, record=record, trained_by_0_5=record is None, starts_new=False)
     if learned.input.weights and learned.input.weights != setup.weights:
         source = str(weights) if weights else config.badge.weights

@@ -33,7 +33,7 @@ from mlae_lab.model.weight_files import classifier
 from mlae_lab.training import feature_cache
 from mlae_lab.training.environment import multiplies_bfloat16
 from mlae_lab.training.feature_cache import FeatureCache
-from mlae_lab.training.inputs import Inputs
+from mlae_lab.training.inputs import FEATURES_KEPT, Inputs
 
 
 class DeviceError(LabError):
@@ -221,6 +221,7 @@ def prepare(
     )
 
     def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
+        mixes = generator is not None and config.mixup > 0
         return Inputs(
             part,
             before,
@@ -229,6 +230,8 @@ def prepare(
             cast("tuple[Three, Three]", config.mean_and_deviation),
             config.prepared,
             generator,
+            config.augmentation if generator else "off",
+            features_kept=0 if mixes else FEATURES_KEPT,
             on_chunk=on_chunk,
             at_once=at_once,
             cache=FeatureCache(folder, repr(frozen)) if folder else None,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from mlae_lab.analysis.similarity import similarity_stats
 from mlae_lab.core.config import RunConfig
@@ -34,6 +33,8 @@ from mlae_lab.methods.adapter import copied
 from mlae_lab.methods.evolution import Evolution
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
+from mlae_lab.training.averaging import WeightAverage
+from mlae_lab.training.best_epoch import BestEpoch
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition
 from mlae_lab.training.environment import environment_of
 from mlae_lab.training.evaluation import (
@@ -45,6 +46,7 @@ from mlae_lab.training.evaluation import (
     search_accuracy,
     search_images,
 )
+from mlae_lab.training.objective import Objective, mix_of_step, order_of_epoch
 from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
 from mlae_lab.training.schedule import cosine
@@ -90,6 +92,9 @@ class Training:
         self.trained = setup.trained
         self.adapter.images = len(self.trained)
         self.batches = steps_per_epoch(len(self.trained), config.batch_size)
+        self.objective = Objective(config, setup.train.labels[self.trained], setup.head.out_features)
+        self.average = WeightAverage(self.learned, config.weight_average)
+        self.best = BestEpoch()
         self.search, self.evolution = config.tuning.search, None
         if self.search is not None:
             assert self.adapter.space is not None  # as `Method.search` promises
@@ -117,8 +122,7 @@ class Training:
             Diverged: If the loss or an evaluation is not finite.
         """
         # ------------------------------------------------------------ setup
-        setup, config, experts = self.setup, self.setup.config, self.experts
-        consistency = config.tuning.consistency_weight
+        setup, config = self.setup, self.setup.config
         labels, device = setup.train.labels, setup.device
         total = self.batches * config.epochs
         yield self._started(total)
@@ -137,10 +141,11 @@ class Training:
             return not stop_requested or time.monotonic() - stop_requested[0] < EVALUATION_SECONDS
 
         stop = False
-        while self.position.epoch <= config.epochs:
+        while not self.is_through:
             epoch, done = self.position.epoch, self.position.batch
             self.order_then = self.order.get_state()
-            shuffled = self.trained[torch.randperm(len(self.trained), generator=self.order).to(device)]
+            order = order_of_epoch(config, labels[self.trained], self.order)
+            shuffled = self.trained[order.to(device)]
             self.adapter.train(True)
             for chosen in shuffled.split(config.batch_size)[done:]:
                 step = self.position.step
@@ -148,28 +153,7 @@ class Training:
                 if config.max_seconds is not None:
                     progress = max(progress, clock.seconds() / config.max_seconds)
                 rate = config.learning_rate * cosine(self._of_stage(progress), config.warmup)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate * group["rate_factor"]
-                self.adapter.before_step(step, progress)
-                mask = experts.factors > 0 if experts else None
-                with autocast(setup):
-                    inputs = setup.train.take(chosen)
-                    logits = setup.behind(inputs)
-                    objective = loss = F.cross_entropy(logits.float(), labels[chosen])
-                    if self.gradients:
-                        self.gradients.begin()
-                    if consistency:
-                        self.adapter.resample()
-                        difference = logits.float() - setup.behind(inputs).float()
-                        objective = loss + consistency * difference.square().sum(1).mean()
-                penalty = self.adapter.penalty()
-                (objective if penalty is None else objective + penalty).backward()
-                if self.gradients:
-                    self.gradients.count()
-                self.adapter.after_backward(step, progress)
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                self.adapter.after_step(step, progress)
+                mask, logits, loss = self.advance(chosen, rate, progress)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise Diverged(
@@ -206,11 +190,68 @@ class Training:
                     return  # the position is still before this evaluation, so a resumed run evaluates then
                 if due:
                     self.position = self._at(epoch + 1, 0, self.position.step, clock)
+                    self.best.add(epoch, self.result.accuracy, self.result.loss)
                 yield from (*events, self._evaluation_event(epoch, clock))
+                if due and self.stopped_early:
+                    return
             elif self.position.batch == self.batches:
                 self.position = self._at(epoch + 1, 0, self.position.step, clock)
             if stop or stop_requested:
                 return
+
+    def advance(
+        self, chosen: torch.Tensor, rate: float, progress: float
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """One training step.
+
+        Args:
+            chosen: (k,) indices of the batch's images.
+            rate: Learning rate.
+            progress: Share of the training that is done, [0, 1].
+
+        Returns:
+            Mask of the experts (rows, columns) or None, logits (k, classes) and the loss of the batch.
+        """
+        setup, config, experts, step = self.setup, self.setup.config, self.experts, self.position.step
+        consistency = config.tuning.consistency_weight
+        labels = setup.train.labels[chosen]
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate_factor"]
+        self.adapter.before_step(step, progress)
+        mask = experts.factors > 0 if experts else None
+        mix = mix_of_step(config, step, len(chosen), setup.device)
+        with autocast(setup):
+            inputs = setup.train.take(chosen, mix)
+        logits: list[torch.Tensor] = []
+        losses: list[torch.Tensor] = []
+        for part in self.objective.parts(labels, mix, config.accumulation):
+            is_last = part.images.stop >= len(chosen)
+            with autocast(setup):
+                logits.append(setup.behind(inputs[part.images]))
+                objective = loss = part.loss(logits[-1])
+                if self.gradients and len(logits) == 1:
+                    self.gradients.begin()
+                if consistency:  # one part only
+                    self.adapter.resample()
+                    difference = logits[-1].float() - setup.behind(inputs).float()
+                    objective = loss + consistency * difference.square().sum(1).mean()
+            penalty = self.adapter.penalty() if is_last else None
+            (objective if penalty is None else objective + penalty).backward()
+            losses.append(loss.detach())
+        if self.gradients:
+            self.gradients.count()
+        self.adapter.after_backward(step, progress)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapter.after_step(step, progress)
+        self.average.update(step)
+        return mask, torch.cat([part.detach() for part in logits]), torch.stack(losses).sum()
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether early stopping ends the training."""
+        patience = self.setup.config.patience
+        return 0 < patience <= self.best.since
 
     @property
     def is_last_epoch(self) -> bool:
@@ -224,8 +265,8 @@ class Training:
 
     @property
     def is_through(self) -> bool:
-        """Whether the last epoch is complete."""
-        return self.position.epoch > self.setup.config.epochs
+        """Whether the last epoch is complete, or early stopping has ended the training."""
+        return self.position.epoch > self.setup.config.epochs or self.stopped_early
 
     # ---------------------------------------------------------------- pieces of `run`
 
@@ -311,6 +352,10 @@ class Training:
 
     def _evaluation(self, may_continue: Callable[[], bool], keep_sums: bool) -> list[Event]:
         """Evaluate, and return the events that precede the Evaluation. keep_sums: do not reset the gradient sums."""
+        with self.average.applied():
+            return self._evaluated(may_continue, keep_sums)
+
+    def _evaluated(self, may_continue: Callable[[], bool], keep_sums: bool) -> list[Event]:
         began, position = time.monotonic(), self.position
         try:
             result = self.result = evaluate(self.setup, may_continue, self.sample_images)
@@ -365,6 +410,9 @@ class Training:
             tensors |= self.gradients.state()
         if self.evolution:
             tensors |= self.evolution.state()
+        tensors |= self.average.state()
+        if self.setup.config.patience or self.setup.config.keep_best:
+            tensors |= self.best.state()
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         environment = environment_of(self.setup.device, self.setup.precision)
         return Checkpoint(self.setup.config, self.position, copies, environment)
@@ -403,6 +451,8 @@ class Training:
             if self.experts and self.gradients and same:
                 self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
+            self.average.restore(start.tensors, same)
+            self.best.restore(start.tensors)
             self._restore_search(start)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit: {error}") from None

@@ -86,7 +86,7 @@ def _end(run: Run) -> None:
     """Show why a run ended early, and what it needs before it can be resumed."""
     if run.config.unavailable:
         st.warning(plain(sentence(f"this run cannot be resumed, {run.config.unavailable}")))
-    if run.status is Status.STOPPED and run.reason:
+    if run.status in (Status.STOPPED, Status.FINISHED) and run.reason:
         page.note(escape(sentence(run.reason)))
     if run.status in (Status.FAILED, Status.LOST):
         st.error(plain(sentence(run.reason)))

@@ -129,6 +129,16 @@ def more(run: Run, key: str) -> None:
             on_click="ignore",
             help="Settings, events, log, adapter and checkpoint in one file, for an import on another machine.",
         )
+        if (best := queries.store().paths(run.id).best).is_file():
+            st.download_button(
+                "Best adapter",
+                lambda: best.read_bytes(),
+                file_name=f"{run.id}-best.safetensors",
+                key=f"{key}_best_{run.id}",
+                on_click="ignore",
+                help="Experts and head of the evaluation with the highest validation accuracy. It was chosen on these "
+                "images, so that accuracy is too high.",
+            )
         _button(
             run,
             key,

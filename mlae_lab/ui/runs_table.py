@@ -14,7 +14,6 @@ from mlae_lab.core.where import WhereError
 from mlae_lab.data.listing import counted
 from mlae_lab.runs import run_table
 from mlae_lab.runs.run_table import Row
-from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.markdown import plain, sentence
@@ -199,7 +198,7 @@ def _row(row: Row, current: View, images: dict[str, int], titles: list[str]) -> 
     mask = mask_image(config.plan) if config.has_mask else ""
     name = run.name or run.id
     small = [*([run.id] if run.name else []), config.what, f"seed {config.seed}"]
-    if run.reason and run.status is not Status.FINISHED:
+    if run.reason:
         small.append(run.reason)
     group = (
         {"group": titles.index(run_table.group_title(row.values[current.group], current.group))}

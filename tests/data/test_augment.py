@@ -9,6 +9,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, RandomResizedC
 from torchvision.transforms import functional as tv
 
 from mlae_lab.data.augment import (
+    augmented,
     centre_crop,
     for_evaluation,
     for_training,
@@ -242,3 +243,30 @@ def test_empty_batches() -> None:
     empty = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
     for name in PREPROCESSING:
         assert for_training(empty, name, 7, seeded()).shape == (0, 3, 7, 7)
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["flip", "crop", "colour", "randaugment"])
+def test_an_augmentation_keeps_shape_and_type_and_repeats_with_its_generator(name: str, channels: int) -> None:
+    batch = torch.randint(256, (6, channels, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    state = torch.get_rng_state()
+    changed, again = (augmented(batch, name, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state), "torch's own generator is left as it was"
+    assert (changed.shape, changed.dtype) == (batch.shape, torch.uint8)
+    assert torch.equal(changed, again)
+    assert not torch.equal(changed, batch)
+    assert not torch.equal(changed, augmented(batch, name, torch.Generator().manual_seed(6)))
+    assert augmented(batch, "off", torch.Generator()) is batch
+
+
+def test_a_shift_reflects_the_border_and_moves_at_most_an_eighth() -> None:
+    ramp = torch.arange(32, dtype=torch.uint8).expand(200, 1, 32, 32)
+    shifted = augmented(ramp, "crop", torch.Generator().manual_seed(0))
+    for row in shifted[:, 0, 0].tolist():
+        ascending = row if row[10] < row[11] else row[::-1]
+        by = ascending[16] - 16
+        assert abs(by) <= 4
+        assert ascending == [min(abs(x), 62 - abs(x)) for x in range(by, 32 + by)]
