@@ -24,6 +24,7 @@ from mlae_lab.cli import (
     diversity,
     errors,
     fetching,
+    find_lr,
     lessons,
     library,
     maps,
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add(command)
     paper_tables.add(command)
     choose.add(command)
+    find_lr.add(command)
     lessons.add(command)
     errors.add(command)
     maps.add(command)

@@ -99,7 +99,7 @@ TERMS: tuple[Term, ...] = (
         "Random changes to training images, such as a flip or a crop. The network then sees no image twice in the "
         "same form.",
         pages=("train",),
-        setting="preprocessing",
+        setting="augmentation",
     ),
     Term(
         "backbone",
@@ -678,6 +678,57 @@ TERMS: tuple[Term, ...] = (
         "Multiply-adds",
         "The usual unit for the cost of a network: one multiplication and one addition.",
         pages=("masks",),
+    ),
+    Term(
+        "mixup",
+        "Mixup",
+        "Training on blends of two images, whose labels are blended in the same shares. It keeps a network from "
+        "learning few images by heart.",
+        symbol="α",
+        pages=("train",),
+        setting="mixup",
+        source="Zhang et al. 2018",
+    ),
+    Term(
+        "label-smoothing",
+        "Label smoothing",
+        "Training towards a target that gives the true class a little less than 1. The rest is shared by all classes, "
+        "so the network grows less sure of itself.",
+        pages=("train",),
+        setting="label_smoothing",
+        source="Szegedy et al. 2016",
+    ),
+    Term(
+        "class-balance",
+        "Class balance",
+        "Making rare classes count as much as common ones in training, by weights in the loss or by sampling.",
+        pages=("train",),
+        setting="class_balance",
+    ),
+    Term(
+        "gradient-accumulation",
+        "Gradient accumulation",
+        "Passing a batch through the network in parts and adding up their gradients. It needs less memory and gives "
+        "the same result.",
+        pages=("train",),
+        setting="accumulation",
+    ),
+    Term(
+        "weight-average",
+        "Weight average",
+        "A moving average of the trained weights over the last steps. It is tested and saved in place of the weights "
+        "themselves.",
+        words=("EMA",),
+        pages=("train",),
+        setting="weight_average",
+        source="Polyak and Juditsky 1992",
+    ),
+    Term(
+        "early-stopping",
+        "Early stopping",
+        "Ending a training when the validation accuracy no longer rises.",
+        pages=("train",),
+        setting="patience",
     ),
     Term(
         "consistency",

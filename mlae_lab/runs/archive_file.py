@@ -7,7 +7,8 @@ An archive file (`.mlae`) is a zip with these members, each at most once, and no
     log.txt                    the end of its log
     images.json.gz             which images it was trained and evaluated on (`data.image_record`), without their names
                                in an export
-    adapter.safetensors, best.safetensors, checkpoint.safetensors      not compressed, so that no small file expands to a large one
+    adapter.safetensors, best.safetensors            not compressed, so that no small file expands to a large one
+    checkpoint.safetensors                           the same
     start.safetensors, epoch-00004.safetensors       the same, in the file of an archived run
 
 Nothing in a file is trusted: no member's name becomes a path, sizes are limited before and while a member is read,

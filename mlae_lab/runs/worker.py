@@ -174,8 +174,8 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
         best = training.best
         return ExitRecord(
             Status.FINISHED,
-            f"stopped early: the accuracy on val has not risen above {best.accuracy:.1f} % for {best.since} evaluations, "
-            f"since epoch {best.epoch}",
+            f"stopped early: the accuracy on val has not risen above {best.accuracy:.1f} % since epoch {best.epoch}, "
+            f"in {best.since} evaluations",
         )
     return ExitRecord(Status.FINISHED)
 

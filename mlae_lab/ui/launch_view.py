@@ -33,6 +33,7 @@ from mlae_lab.ui.estimating import estimated_or_rough
 from mlae_lab.ui.image_size_view import draw_sizes
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pair_view import MAX_SEEDS, open_study, other_masks, started_text
+from mlae_lab.ui.preview_view import draw_previews
 from mlae_lab.ui.task_view import census_notes
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -58,6 +59,7 @@ def launch_panel(config: RunConfig) -> str:
     draw_sizes(counted_config)
     _show_changes(config)
     draw_choose_link(config)
+    draw_previews(config)
     if not config.has_mask:
         if st.button("Start the run", type="primary", key="train_start"):
             go("train", run=run_actions.start(_located(config)))
