@@ -95,8 +95,8 @@ def test_every_command_and_option_exists(name: str) -> None:
 
 def test_the_commands_page_lists_every_command_and_option() -> None:
     current = text_of(COMMANDS).partition("## Commands of version 0.5")[0]
-    rows = re.findall(r"^\| (`[a-z]+`(?:, `[a-z]+`)*) \|", current.partition("## Masks")[0], re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`([a-z]+)`", row)} == set(commands())
+    rows = re.findall(r"^\| (`[a-z-]+`(?:, `[a-z]+`)*) \|", current.partition("## Masks")[0], re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)} == set(commands())
     exist = set().union(*map(options, commands().values())) - {"-h", "--help"}
     named = set(re.findall(r"(?<!-)--[a-z][a-z-]*", current))
     assert exist - named == set()
@@ -130,7 +130,7 @@ def test_the_table_of_train_has_the_ranges_and_defaults_of_the_settings() -> Non
             assert numbers(default) == [entry.initial], name
         else:
             assert default.strip("`") == (
-                entry.initial or {None: "none", (): "none", "": "the data folder"}[entry.initial]
+                entry.initial or {None: "none", (): "none", "": "the data folder", False: "off"}[entry.initial]
             ), name
         if not entry.open_ended:
             assert all(f"`{choice}`" in meaning for choice in entry.choices), name

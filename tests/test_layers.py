@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "mlae_lab.runs.run_files": {"data", "model", "training"},
     "mlae_lab.runs.probe_worker": {"data", "model", "analysis", "training"},
     "mlae_lab.runs.throughput_worker": {"training"},
+    "mlae_lab.runs.preview_worker": {"model", "training"},
 }
 STREAMLIT_LAYERS = {"app", "ui", "pages"}
 WITHOUT_STREAMLIT = ("mlae_lab.ui.figures", "mlae_lab.ui.layer_grids", "mlae_lab.ui.thumbnails")  # the layer figures

@@ -15,7 +15,7 @@ from mlae_lab.core.method import Trait, method
 from mlae_lab.core.rate_curve import bounds, suggested
 from mlae_lab.runs.previews import rate_points
 
-_IRRELEVANT = ("learning_rate", "epochs", "max_seconds", "warmup", "evaluations", "patience", "keep_best")
+_IRRELEVANT = ("learning_rate", "epochs", "max_seconds", "warmup", "evaluations", "early_stopping", "keep_best")
 _WIDTH = 48  # of the longest bar, in characters
 
 

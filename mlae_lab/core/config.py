@@ -393,21 +393,21 @@ class RunConfig:
             plural="decays of the weight average", hashed="unless default",
         ),
     )  # fmt: skip
-    patience: int = field(
+    early_stopping: int = field(
         default=0,
         metadata=setting(
             "Early stopping",
             "Stop when the validation accuracy has not improved for this many evaluations (with equal accuracy the "
             "lower loss counts). The learning rate has not reached 0 then. Only with the protocol val. 0: off.",
-            option="patience", low=0, high=1000, group="schedule", noun="patience", plural="values of patience",
-            hashed="unless default",
+            option="early-stopping", low=0, high=1000, group="schedule", noun="early stopping",
+            plural="values of early stopping", hashed="unless default",
         ),
     )  # fmt: skip
     keep_best: bool = field(
         default=False,
         metadata=setting(
             "Keep the best adapter",
-            "Keep the adapter of the evaluation with the highest validation accuracy, too, in a file of its own. It "
+            "Keep the adapter of the evaluation with the highest validation accuracy, too, in a separate file. It "
             "was chosen on these images, so its accuracy on them is too high. Only with the protocol val.",
             option="keep-best", group="schedule", noun="keep-best", plural="ways of keeping the best adapter",
             hashed="unless default",
@@ -438,7 +438,7 @@ class RunConfig:
 
     def _check_training(self) -> None:
         """Check settings of the training that exclude each other."""
-        chooses = [name for name, on in (("patience", self.patience), ("keep-best", self.keep_best)) if on]
+        chooses = [name for name, on in (("early stopping", self.early_stopping), ("keep-best", self.keep_best)) if on]
         if chooses and self.protocol == "test":
             raise ConfigError(
                 f"{chooses[0]} chooses an epoch by its accuracy and the protocol is test, whose images may choose "
@@ -454,9 +454,9 @@ class RunConfig:
                 f"gradient accumulation is {self.accumulation} and consistency {self.consistency:g}: a consistency "
                 "loss compares two masks on the whole batch, so accumulation must be 1"
             )
-        if self.tuning.search and (self.patience or self.weight_average):
+        if self.tuning.search and (self.early_stopping or self.weight_average):
             raise ConfigError(
-                f"the method {self.method} searches during training: patience and weight average must be 0"
+                f"the method {self.method} searches during training: early stopping and weight average must be 0"
             )
 
     @property

@@ -728,7 +728,7 @@ TERMS: tuple[Term, ...] = (
         "Early stopping",
         "Ending a training when the validation accuracy no longer rises.",
         pages=("train",),
-        setting="patience",
+        setting="early_stopping",
     ),
     Term(
         "consistency",

@@ -1,4 +1,4 @@
-"""Previews of a run before it starts, computed in a process of their own, as the app never loads torch.
+"""Previews of a run before it starts, computed in a separate process, as the app never loads torch.
 
 The process (`preview_worker`) reads the config from its standard input and prints JSON lines.
 """

@@ -250,8 +250,8 @@ class Training:
     @property
     def stopped_early(self) -> bool:
         """Whether early stopping ends the training."""
-        patience = self.setup.config.patience
-        return 0 < patience <= self.best.since
+        early_stopping = self.setup.config.early_stopping
+        return 0 < early_stopping <= self.best.since
 
     @property
     def is_last_epoch(self) -> bool:
@@ -411,7 +411,7 @@ class Training:
         if self.evolution:
             tensors |= self.evolution.state()
         tensors |= self.average.state()
-        if self.setup.config.patience or self.setup.config.keep_best:
+        if self.setup.config.early_stopping or self.setup.config.keep_best:
             tensors |= self.best.state()
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         environment = environment_of(self.setup.device, self.setup.precision)

@@ -18,7 +18,16 @@ from mlae_lab.ui.figures.learning_rate import rate_figure
 from mlae_lab.ui.live_plot import live_plot
 
 _CURVE, _IMAGES = "preview_rates", "preview_images"
-_OF_NO_MATTER = ("learning_rate", "epochs", "max_seconds", "warmup", "evaluations", "protocol", "patience", "keep_best")
+_OF_NO_MATTER = (
+    "learning_rate",
+    "epochs",
+    "max_seconds",
+    "warmup",
+    "evaluations",
+    "protocol",
+    "early_stopping",
+    "keep_best",
+)
 
 
 def draw_previews(config: RunConfig) -> None:

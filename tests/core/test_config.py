@@ -71,7 +71,7 @@ def test_hash_depends_on_every_setting() -> None:
         {"optimizer": "sgd"}, {"drop_path": 0.1}, {"plan": uniform(0.5), "consistency": 0.1},
         {"learned_drop_rates": "layer"}, {"drop_rate_entropy": 2.0}, {"folds": 5}, {"image_size": 64},
         {"augmentation": "flip"}, {"mixup": 0.2}, {"label_smoothing": 0.1}, {"class_balance": "loss"},
-        {"accumulation": 2}, {"weight_average": 0.99}, {"patience": 3}, {"keep_best": True},
+        {"accumulation": 2}, {"weight_average": 0.99}, {"early_stopping": 3}, {"keep_best": True},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {
@@ -271,7 +271,7 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
     assert later == {
         "mask_per", "input_dropout", "method_settings", "optimizer", "drop_path", "consistency", "learned_drop_rates",
         "drop_rate_entropy", "folds", "image_size", "augmentation", "mixup", "label_smoothing", "class_balance", "accumulation",
-        "weight_average", "patience", "keep_best",
+        "weight_average", "early_stopping", "keep_best",
     }  # fmt: skip
     earlier = {name: value for name, value in config.to_dict().items() if name not in later}
     assert RunConfig.from_dict(earlier) == config

@@ -1,4 +1,4 @@
-"""The learning-rate finder and the picture of the augmentation, each in its real process."""
+"""The learning-rate finder and the preview of the augmentation, each in its real process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from mlae_lab import cli
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.rate_curve import STEPS, RatePoint, bounds, rates, suggested
 from mlae_lab.runs.previews import PreviewError, augmented_images, rate_points
-from tests.lab import few_images, printed_json
-
-OWN = ["--data", str(few_images()), "--backbone", "lab_vit_12x128.random", "--method", "linear", "--batch-size", "8"]
+from tests.lab import printed_json
 
 
 def test_rates_rise_by_equal_factors() -> None:
@@ -34,7 +32,7 @@ def test_the_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss() -> None:
 
 
 def test_find_lr_finds_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["find-lr", *OWN, "--json"]) == 0
+    assert cli.main(["find-lr", "--task", "digits", "--method", "linear", "--json"]) == 0
     result = printed_json(capsys)
     points = result["points"]
     assert 10 <= len(points) <= STEPS

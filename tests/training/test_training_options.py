@@ -67,7 +67,7 @@ def test_accumulation_gives_the_same_result() -> None:
     [
         {"mixup": 0.4, "augmentation": "colour"},
         {"weight_average": 0.9, "class_balance": "sampling", "augmentation": "randaugment"},
-        {"patience": 5, "keep_best": True, "label_smoothing": 0.1, "accumulation": 3},
+        {"early_stopping": 5, "keep_best": True, "label_smoothing": 0.1, "accumulation": 3},
     ],
 )
 def test_a_resumed_training_is_the_undisturbed_one(settings: dict) -> None:
@@ -116,14 +116,14 @@ def test_the_average_follows_its_formula() -> None:
 
 
 def test_training_stops_when_nothing_improves() -> None:
-    config = dataclasses.replace(BASE, epochs=30, learning_rate=1e-9, patience=3)
+    config = dataclasses.replace(BASE, epochs=30, learning_rate=1e-9, early_stopping=3)
     training = Training(setup_of(config))
     evaluations = [event for event in training.run() if isinstance(event, Evaluation)]
     best = max(evaluations, key=lambda event: (event.accuracy, -event.loss))
     assert (training.best.epoch, training.best.accuracy) == (best.epoch, best.accuracy)
     assert training.stopped_early
     assert evaluations[-1].epoch == best.epoch + 3 < 30
-    assert not [*islice(Training(setup_of(config), training.checkpoint()).run(), 3, None)], "and does not go on"
+    assert not [*islice(Training(setup_of(config), training.checkpoint()).run(), 3, None)], "and does not continue"
 
 
 def test_of_equal_accuracies_the_lower_loss_is_the_best() -> None:
@@ -139,13 +139,13 @@ def test_of_equal_accuracies_the_lower_loss_is_the_best() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"patience": 2, "protocol": "test"}, "patience chooses an epoch by its accuracy"),
+        ({"early_stopping": 2, "protocol": "test"}, "early stopping chooses an epoch by its accuracy"),
         ({"keep_best": True, "protocol": "test"}, "keep-best chooses an epoch by its accuracy"),
         ({"accumulation": 11}, "gradient accumulation is 11 and a batch has 10 images"),
         ({"accumulation": 2, "consistency": 0.5, "plan": uniform(0.5)}, "accumulation must be 1"),
         (
             {"method": "glora", "method_settings": ("search_generations=2",), "weight_average": 0.9},
-            "patience and weight average must be 0",
+            "early stopping and weight average must be 0",
         ),
     ],
 )
