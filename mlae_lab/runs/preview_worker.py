@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.data.augment import augmented
 from mlae_lab.data.pixels import channels_first
@@ -38,7 +37,7 @@ def augmentation(config: RunConfig) -> Iterator[dict[str, Any]]:
     pixels = channels_first(part.images[indices])
     generator = stream(config.seed, "augment")
     versions = [pixels, *(augmented(pixels, config.augmentation, generator) for _ in range(VERSIONS))]
-    size = catalog.backbone(config.backbone).image_size
+    size = config.network.image_size
     for number in range(len(indices)):
         yield {"versions": [encoded_image(_rows_last(version[number]), size) for version in versions]}
 

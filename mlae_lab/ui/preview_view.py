@@ -54,7 +54,7 @@ def _key(config: RunConfig) -> str:
 
 
 def _augmentation(config: RunConfig) -> str:
-    return repr((config.task, config.data, config.augmentation, config.seed, config.backbone))
+    return repr((config.task, config.data, config.augmentation, config.seed, config.backbone, config.image_size))
 
 
 def _compute(place: str, key: str, function: Callable[[Callable[[int, int], None]], object]) -> None:

@@ -270,8 +270,8 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
     later = {setting.name for setting in settings_of(RunConfig) if setting.hashed == "unless default"}
     assert later == {
         "mask_per", "input_dropout", "method_settings", "optimizer", "drop_path", "consistency", "learned_drop_rates",
-        "drop_rate_entropy", "folds", "image_size", "augmentation", "mixup", "label_smoothing", "class_balance", "accumulation",
-        "weight_average", "early_stopping", "keep_best",
+        "drop_rate_entropy", "folds", "image_size", "augmentation", "mixup", "label_smoothing", "class_balance",
+        "accumulation", "weight_average", "early_stopping", "keep_best",
     }  # fmt: skip
     earlier = {name: value for name, value in config.to_dict().items() if name not in later}
     assert RunConfig.from_dict(earlier) == config
