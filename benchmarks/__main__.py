@@ -19,7 +19,7 @@ BENCHMARKS = {
     "choice": "how often `choose` finds the best arm, where the truth is known",
     "study_kills": "a study whose processes are killed at random, against an undisturbed one",
     "ui": "server cost and smoothness of the live bench",
-    "runs_page": "server time of the Runs page with a thousand runs",
+    "many_runs": "server time of the pages with 3, 40 and 1,000 runs",
     "viewers": "what twenty viewers cost a run",
 }
 

@@ -39,7 +39,7 @@ if not runs:
     link("train", "Set up a run")
 elif a and b and a.id != b.id:
     compared(a.id, b.id)
-    with st.expander("Choose other runs"):
+    if st.toggle("Choose other runs", key="compare_choose"):  # not drawn before: it takes long with a thousand runs
         choose(runs, "a", b)
         choose(runs, "b", a)
 elif given := a or b:

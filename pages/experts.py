@@ -24,24 +24,39 @@ page.heading(
 )
 
 
-def _can_be_opened(run: Run) -> bool:
-    """Whether a run has statistics of experts, or is a probe with a saved head."""
-    if run.config.has_mask:
-        return queries.store().last(run.id, ExpertStats) is not None
-    return run.status.is_over and not run.config.unavailable and queries.store().paths(run.id).adapter.is_file()
+MOST_OTHERS = 12
+
+
+def _that_open(runs: list[Run]) -> list[Run]:
+    """The runs with statistics of experts, then probes with a saved head."""
+    store = queries.store()
+    masked = [run for run in runs if run.config.has_mask]
+    recorded = store.with_event((run.id for run in masked), ExpertStats)
+    probes = [
+        run
+        for run in runs
+        if not run.config.has_mask
+        and run.status.is_over
+        and not run.config.unavailable
+        and store.paths(run.id).adapter.is_file()
+    ]
+    return [*(run for run in masked if run.id in recorded), *probes]
 
 
 def draw_others(runs: list[Run]) -> None:
     """Draw cards of other runs."""
     if runs:
         page.section("Other runs")
-        picked = run_cards(runs[:12], key="experts_others")
+        picked = run_cards(runs[:MOST_OTHERS], key="experts_others")
+        if len(runs) > MOST_OTHERS:
+            page.note(f"The {MOST_OTHERS} newest of {len(runs):,}: the Runs page lists and searches all.")
+            link("runs", "All runs")
         if picked:
             st.query_params.from_dict({"run": picked} | ({"view": now} if (now := st.query_params.get("view")) else {}))
             st.rerun()
 
 
-candidates = sorted(filter(_can_be_opened, queries.runs()), key=lambda run: not run.config.has_mask)
+candidates = _that_open(queries.runs())
 run_id = st.query_params.get("run")
 try:
     run = queries.run(run_id) if run_id else (candidates[0] if candidates else None)
@@ -65,7 +80,7 @@ if run.config.unavailable:
     link("train", "Open the run", run=run.id)
     st.stop()
 
-if not _can_be_opened(run):
+if not _that_open([run]):
     page.section(f"Run {run.id} has nothing to show yet")
     page.note(
         "A run shows its experts after the first evaluation; a run of a method without experts can be analysed when it "

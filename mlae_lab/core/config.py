@@ -8,7 +8,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from mlae_lab.core import catalog
@@ -519,7 +519,7 @@ class RunConfig:
         backbone = catalog.backbone(self.backbone)
         return MEAN_AND_DEVIATION.get(self.normalisation, (backbone.mean, backbone.std))
 
-    @property
+    @cached_property
     def badge(self) -> Badge:
         task, backbone = catalog.task(self.task), self.network
         if task.bundled or self.data_label.startswith(("VTAB-1k", "FGVC")):
@@ -560,9 +560,17 @@ class RunConfig:
         Args:
             without: Names of settings to leave out.
         """
-        values = hashed_values(self, self.method)
-        values["plan"] = self.plan.hash if self.has_mask else None
-        return json.dumps({name: value for name, value in values.items() if name not in without}, sort_keys=True)
+        if without not in self._canonical:
+            values = hashed_values(self, self.method)
+            values["plan"] = self.plan.hash if self.has_mask else None
+            hashed = {name: value for name, value in values.items() if name not in without}
+            self._canonical[without] = json.dumps(hashed, sort_keys=True)
+        return self._canonical[without]
+
+    @cached_property
+    def _canonical(self) -> dict[tuple[str, ...], str]:
+        """What `canonical` returned so far: pages compare the same thousand configs again and again."""
+        return {}
 
     def to_dict(self) -> dict:
         """Plain data; the plan as `MaskPlan.to_dict` gives it."""

@@ -256,7 +256,7 @@ class MaskPlan:
             raise PlanError(f"this is not JSON ({error}): a plan file is one JSON object") from None
         return cls.from_dict(data)
 
-    @property
+    @cached_property
     def code(self) -> str:
         """The whole plan as one line that fits in a link, for example `m1_12x8_ff*12_.5*12`.
 

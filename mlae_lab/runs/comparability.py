@@ -7,7 +7,7 @@ variation between seeds needs several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlae_lab.core import catalog
@@ -72,14 +72,22 @@ def _time_limited(config: RunConfig) -> str | None:
     )
 
 
-def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
-    """Why two runs whose configs are paired, or equal up to the seed, did not start from the same; None if they did."""
+def unlike_because(store: RunStore, a: Run, b: Run, started: Mapping[str, Started] | None = None) -> str | None:
+    """Why two runs whose configs are paired, or equal up to the seed, did not start from the same; None if they did.
+
+    Args:
+        store: Of the runs.
+        a: A run.
+        b: Another one.
+        started: How runs started, by id, if that was read already.
+    """
     for run in (a, b):
         if run.relation == "branched":
             return f"run {run.id} was branched from a checkpoint of another run, so the two starts differ"
     if not may_be_same_images(a.config, b.config):
         return f"their images differ: fingerprints {a.config.data_fingerprint} and {b.config.data_fingerprint}"
-    start_a, start_b = store.last(a.id, Started), store.last(b.id, Started)
+    started = store.last_of_each([a.id, b.id], Started) if started is None else started
+    start_a, start_b = started.get(a.id), started.get(b.id)
     if start_a and start_b:
         random_weights = a.config.seed != b.config.seed and not catalog.backbone(a.config.backbone).trained
         if start_a.weights and start_b.weights and start_a.weights != start_b.weights and not random_weights:
@@ -107,29 +115,6 @@ def beyond_the_cells(a: MaskPlan, b: MaskPlan, name_a: str = "A", name_b: str = 
     if a.targets != b.targets:
         sentences.append("the masks are on other layers, and only cells of shared layers start equal")
     return sentences
-
-
-def other_masks(store: RunStore, run: Run) -> list[Run]:
-    """For each other mask one run with this run's settings, the newest masks first.
-
-    Of several runs with one mask the one with this run's seed, else the newest.
-    """
-    if not run.config.has_mask or run.relation == "branched" or _time_limited(run.config):
-        return []
-
-    def key(run: Run) -> tuple[str, str]:
-        return run.config.canonical("plan", "seed", "device"), run.device
-
-    by_plan: dict[MaskPlan, Run] = {}
-    for other in store.runs():  # the newest first
-        plan = other.config.plan
-        if other.relation == "branched" or plan == run.config.plan or key(other) != key(run):
-            continue
-        if not may_be_same_images(other.config, run.config):
-            continue
-        if plan not in by_plan or by_plan[plan].config.seed != run.config.seed == other.config.seed:
-            by_plan[plan] = other
-    return list(by_plan.values())
 
 
 def unequal_because(store: RunStore, runs: Sequence[Run]) -> str | None:

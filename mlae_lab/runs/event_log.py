@@ -120,6 +120,12 @@ class EventLog(Database):
                         break
         return newest
 
+    def with_event(self, runs: Iterable[str], kind: type[ev.Event]) -> set[str]:
+        """Those of the runs that have an event of a class; none is parsed."""
+        query = "SELECT 1 FROM events WHERE run = ? AND kind = ? LIMIT 1"
+        with self._connection() as db:
+            return {run for run in runs if db.execute(query, (run, kind.kind)).fetchone()}
+
     def event_ids(self, run: str) -> tuple[int, int]:
         """The ids of a run's first and newest event, 0 and 0 if it has none. They change when a run is archived and
         restored."""

@@ -8,6 +8,7 @@ from itertools import count, islice
 
 from mlae_lab.core import study_presets
 from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.events import Started
 from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.study import MAX_SEEDS, Arm, Study
@@ -125,20 +126,19 @@ def pair(
     return study_presets.pair(config_like(store, run), plan, seeds, probe, saved_names(store))
 
 
-def pair_with_seeds(store: RunStore, a: Run, b: Run, seeds: KnownRuns | None, total: int = 0) -> Study:
-    """The study of two masks with the seeds of which both have a run that is through or on its way, and further ones.
+def pair_with_seeds(store: RunStore, a: Run, b: Run, seeds: KnownRuns | None) -> Study:
+    """The study of two masks with the seeds of which both have a run that is through or on its way, and one more.
 
     Args:
         store: Of the runs.
         a: A run with the first mask, the reference.
         b: A run with the second mask.
         seeds: What the store has of them, None for nothing.
-        total: Number of seeds in all; 0 for one more than there are.
 
     Raises:
         As `pair`.
     """
-    study = pair(store, a, b.config.plan, total or 1)
+    study = pair(store, a, b.config.plan, 1)
     first, complete = min(a.config.seed, b.config.seed), list[int]()
     if seeds is not None:
         lacking = {
@@ -146,9 +146,7 @@ def pair_with_seeds(store: RunStore, a: Run, b: Run, seeds: KnownRuns | None, to
         }
         first = min(first, *seeds.state.stored.study.seeds)
         complete = [seed for seed in seeds.state.stored.study.seeds if seed not in lacking]
-    free = (seed for seed in count(first) if seed not in complete)
-    more = max(0, total - len(complete)) if total else 1
-    return replace(study, seeds=tuple(sorted([*complete, *islice(free, more)])))
+    return replace(study, seeds=tuple(sorted([*complete, next(s for s in count(first) if s not in complete)])))
 
 
 def _ends(run: Run) -> bool:
@@ -194,7 +192,7 @@ def known_runs(
     """The study that these runs and all others of the store that differ from one of them in the seed make together.
 
     Of several runs of an arm with one seed the best counts (`outcomes.families`), if it started from the same weights
-    and images as the first of the given runs.
+    and images as the first of the given runs and as those of the other arms with this seed.
 
     Args:
         store: Of the runs.
@@ -205,18 +203,29 @@ def known_runs(
     like = arms[0][1]
     configs = [replace(run.config, device=run.device, max_seconds=None) for _, run in arms]
     families = outcomes.families(store, [replace(run.config, device=run.device) for _, run in arms], curve_of)
+    for number, (_, given) in enumerate(arms):
+        if given.relation == "branched":
+            families[number] = {}
+    known = [run.id for family in families for runs in family.values() for run in runs]
+    started = store.last_of_each([like.id, *known], Started)
     chosen: dict[tuple[str, int], Run] = {}
     excluded = []
-    for (name, given), family in zip(arms, families, strict=True):
-        if given.relation == "branched":
-            family = {}
-        for seed, runs in family.items():
-            reasons = {run.id: unlike_because(store, like, run) if run.id != like.id else None for run in runs}
-            best = next((run for run in runs if reasons[run.id] is None), None)
-            if best is not None:
-                chosen[name, seed] = best
+    for seed in sorted({seed for family in families for seed in family}):
+        peers = [like]  # and the chosen runs of this seed: what one did not record, such as its weights, another did
+        for (name, _), family in zip(arms, families, strict=True):
+            reasons: dict[str, str] = {}
+            for run in family.get(seed, ()):
+                others = [peer for peer in peers if peer.id != run.id]
+                unlike = filter(None, (unlike_because(store, peer, run, started) for peer in others))
+                if (reason := next(unlike, None)) is None:
+                    chosen[name, seed] = run
+                    peers.append(run)
+                    break
+                reasons.setdefault(run.id, reason)
             else:
-                excluded.append((runs[0], reasons[runs[0].id] or ""))
+                if reasons:
+                    best = family[seed][0]
+                    excluded.append((best, reasons[best.id]))
     seeds = sorted({seed for _, seed in chosen})[:MAX_SEEDS] or [like.config.seed]
     named = zip([name for name, _ in arms], configs, strict=True)
     study = Study(title, tuple(Arm(name, (), replace(config, seed=seeds[0])) for name, config in named), tuple(seeds))

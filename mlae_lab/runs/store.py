@@ -489,7 +489,9 @@ _COLUMNS = ", ".join(_NAMES)
 _END_OF_QUEUE = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
 
 
+@lru_cache(maxsize=8192)
 def _run(row: tuple) -> Run:
+    """The run of a row. Pages read all rows again and again, and most do not change any more."""
     values = dict(zip(_NAMES, row, strict=True))
     values |= {"config": _config(values["config"], values["dataset"]), "status": Status(values["status"])}
     values |= {"tags": tags_of(values["tags"])}

@@ -111,25 +111,33 @@ def _usable(store: RunStore, cells: Sequence[Cell]) -> list[list[Run]]:
 
     Left out are runs on other frozen weights, or of another precision, than the newest run of the study with the same
     backbone: the file was replaced in between, or the store moved to another machine, so that runs of both kinds are
-    not comparable.
+    not comparable. Of an arm without a fingerprint of its images those with others than the newest one's are left out.
+    A run that recorded no weights or fingerprint, as of version 0.5, fits all, so it is the newest of no others.
     """
     by_cell = outcomes.candidates(store, [cell.config for cell in cells])
-    events = {run.id: store.last(run.id, Started) for runs in by_cell for run in runs}
-    started = {name: event for name, event in events.items() if event is not None}
-    newest: dict[tuple, Run] = {}
-    for run in (run for runs in by_cell for run in runs if run.id in started):
-        known = newest.setdefault(_frozen(run.config), run)
-        if run.created > known.created:
-            newest[_frozen(run.config)] = run
+    started = store.last_of_each((run.id for runs in by_cell for run in runs), Started)
+    newest, images = dict[tuple, Run](), dict[tuple, Run]()
+    for cell, runs in zip(cells, by_cell, strict=True):
+        for run in runs:
+            if run.id in started:
+                key = _frozen(run.config)
+                newest[key] = max(newest.get(key, run), run, key=lambda r: (bool(started[r.id].weights), r.created))
+            if not cell.config.data_fingerprint:
+                key = run.config.task, run.config.data_label
+                images[key] = max(images.get(key, run), run, key=lambda r: (bool(r.config.data_fingerprint), r.created))
 
-    def is_like_newest(run: Run) -> bool:
+    def is_like_newest(cell: Cell, run: Run) -> bool:
+        if not cell.config.data_fingerprint:
+            other = images[run.config.task, run.config.data_label]
+            if not outcomes.may_be_same_images(run.config, other.config):
+                return False
         if run.id not in started:
             return True
-        own, other = started[run.id], started[newest[_frozen(run.config)].id]
-        same_weights = own.weights == other.weights or not own.weights or not other.weights  # 0.5 recorded none
-        return same_weights and own.precision == other.precision
+        own, of_newest = started[run.id], started[newest[_frozen(run.config)].id]
+        same_weights = own.weights == of_newest.weights or not own.weights or not of_newest.weights
+        return same_weights and own.precision == of_newest.precision
 
-    return [[run for run in runs if is_like_newest(run)] for runs in by_cell]
+    return [[run for run in runs if is_like_newest(cell, run)] for cell, runs in zip(cells, by_cell, strict=True)]
 
 
 def _frozen(config: RunConfig) -> tuple:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mlae_lab.core.study import Study
 from mlae_lab.errors import LabError
@@ -157,8 +158,13 @@ _SELECT = """SELECT studies.id, studies.created, owner, halted, version, spec FR
 
 def _stored(row: tuple) -> StoredStudy:
     name, created, owner, halted, version, spec = row
-    require_intact(spec)
-    return StoredStudy(name, created, owner, bool(halted), version, Study.from_dict(json.loads(spec)))
+    return StoredStudy(name, created, owner, bool(halted), version, _study(spec))
+
+
+@lru_cache(maxsize=MAX_STUDIES)
+def _study(spec: str) -> Study:
+    """A stored version, validated once: a page of studies reads all of them every few seconds."""
+    return Study.from_dict(json.loads(require_intact(spec)))
 
 
 def _unknown(name: str) -> StoreError:

@@ -35,6 +35,7 @@ from mlae_lab.ui.tables import large, table
 from mlae_lab.ui.thumbnails import mask_image
 
 REFRESH_SECONDS = 2.0
+_SHARED_SECONDS = 1.0
 MAX_CARDS = 24  # in each group
 
 difference_figure = lru_cache(maxsize=32)(figures.difference_figure)  # made once for each state, for all viewers
@@ -74,6 +75,10 @@ def load_comparison(a: str, b: str) -> Comparison:
     Raises:
         StoreError: If a run is unknown.
     """
+    return queries.shared(("comparison", a, b), lambda: _load_comparison(a, b), _SHARED_SECONDS)
+
+
+def _load_comparison(a: str, b: str) -> Comparison:
     run_a, run_b, store = queries.run(a), queries.run(b), queries.store()
     seeds = presets.compared(store, run_a, run_b, queries.curve)
     return Comparison(run_a, run_b, seeds if seeds and seeds.runs else None, unpaired_runs_because(store, run_a, run_b))

@@ -171,11 +171,11 @@ def run(run_id: str) -> Run:
     return shared(("run", run_id), lambda: derived(store(), store().run(run_id)))
 
 
-def runs() -> list[Run]:
-    """All runs, newest first, with their statuses checked."""
+def runs(seconds: float = _SHARED_SECONDS) -> list[Run]:
+    """All runs, newest first, with their statuses checked, at most so many seconds old."""
     _check_processes()
     current = store()
-    return shared(("runs",), lambda: [derived(current, run) for run in current.runs()])
+    return shared(("runs",), lambda: [derived(current, run) for run in current.runs()], seconds)
 
 
 def refresh() -> None:
@@ -258,6 +258,7 @@ def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) 
 
 _curves: dict[tuple, Curve] = {}
 _seconds: dict[tuple, float | None] = {}
+_accuracies: dict[tuple, float | None] = {}
 
 
 def curve(store: RunStore, run: Run) -> Curve:
@@ -268,6 +269,13 @@ def curve(store: RunStore, run: Run) -> Curve:
 def seconds(store: RunStore, run: Run) -> float | None:
     """The training time of a run so far; that of a run that is over is read once."""
     return _once(_seconds, store, run, lambda: outcomes.outcome(store, run).seconds)
+
+
+def accuracy(run: Run) -> float | None:
+    """The accuracy of a run (`Outcome.last`), None before its first evaluation; that of a run that is over is read
+    once."""
+    current = store()
+    return _once(_accuracies, current, run, lambda: outcomes.accuracy(current, run))
 
 
 def _once(known: dict[tuple, T], store: RunStore, run: Run, query: Callable[[], T]) -> T:

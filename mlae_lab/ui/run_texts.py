@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlae_lab.runs import outcomes
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries
@@ -12,7 +11,7 @@ from mlae_lab.ui import page, queries
 
 def accuracy_text(run: Run) -> str:
     """The accuracy of the last evaluation with its split, or a dash."""
-    accuracy = outcomes.accuracy(queries.store(), run)
+    accuracy = queries.accuracy(run)
     return "–" if accuracy is None else f"{accuracy:.1f} % {run.config.protocol}"
 
 

@@ -55,12 +55,12 @@ _loaded: dict[tuple, LoadedStudy] = {}
 
 def load(name: str, seconds: float = _STATE_SECONDS) -> LoadedStudy:
     """A study by its id. seconds: how old its state may be. Raises StoreError if it is unknown or damaged."""
-    return queries.shared(("study", name), lambda: _load(name), seconds)
+    return queries.shared(("study", name), lambda: _load(name, seconds), seconds)
 
 
-def _load(name: str) -> LoadedStudy:
+def _load(name: str, seconds: float) -> LoadedStudy:
     store = queries.store()
-    state = studies.state(store, name, queries.curve, queries.runs())
+    state = studies.state(store, name, queries.curve, queries.runs(seconds))
     stored = state.stored
     cells = tuple((c.run and (c.run.id, c.run.status), c.accuracy, c.reached) for c in state.cells)
     key = (store.folder, name, stored.version, stored.halted, cells)

@@ -135,19 +135,16 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
         store.move(entry.id, Status.STOPPED)
 
 
-def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
+def test_seeds_lead_to_the_comparison_with_another_run(lab: tuple[RunStore, Run, Run]) -> None:
     _, run, other = lab
-    at = opened(run=run.id, view="seeds", other=other.id)
-    assert "one seed cannot distinguish that from noise" in html(at)
-    assert "One pair is not enough to estimate how many seeds are needed." in html(at)
-    assert set(figures(at)) == {"seeds", "seeds-paired"}
-    assert "4 runs start, with seeds 4, 5; 2 of 6 exist already." in html(at)
+    for name, label in ((other.id, f"Compare with run {other.id}"), ("zzzzzzzz", "Compare with another mask")):
+        at = opened(run=run.id, view="seeds", other=name)
+        assert label in [entry.proto.label for entry in at.get("page_link")]
 
 
 def test_unknown_other_run_in_the_address_is_ignored(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, _ = lab
     error_analysis(store, run)
-    for view in ("errors", "seeds"):
-        at = opened(run=run.id, view=view, other="zzzzzzzz")
-        assert not at.exception
-        assert at.selectbox[0].value == ""
+    at = opened(run=run.id, view="errors", other="zzzzzzzz")
+    assert not at.exception
+    assert at.selectbox[0].value == ""

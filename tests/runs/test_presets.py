@@ -17,7 +17,6 @@ from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.core.study import Study
 from mlae_lab.runs import commands, devices, presets, studies, study_results
-from mlae_lab.runs.comparability import other_masks
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from tests.lab import measured
@@ -285,17 +284,4 @@ def test_two_masks_are_compared_over_all_seeds_of_the_store(store: RunStore) -> 
     assert known.state.values == {"A": {0: 60.0, 1: 60.0, 7: 60.0}, "B": {0: 61.0, 1: 62.0}}
     assert presets.compared(store, a, finished_run(store, 0, config=replace(B, epochs=6))) is None
     assert presets.pair_with_seeds(store, a, b, known).seeds == (0, 1, 2), "one more than there are pairs"
-    assert presets.pair_with_seeds(store, a, b, known, 4).seeds == (0, 1, 2, 3)
     assert presets.pair_with_seeds(store, a, b, None).seeds == (0,)
-
-
-def test_other_masks_of_the_same_settings(store: RunStore) -> None:
-    run = finished_run(store, 1)
-    same_seed = finished_run(store, 1, config=B)
-    finished_run(store, 2, config=B)
-    finished_run(store, 0, config=replace(A, plan=uniform(0.2)))
-    newest = finished_run(store, 2, config=replace(A, plan=uniform(0.2)))
-    finished_run(store, 1, config=replace(A, plan=uniform(0.7), learning_rate=0.1))
-    finished_run(store, 2)
-    assert other_masks(store, run) == [newest, same_seed]
-    assert other_masks(store, finished_run(store, 1, config=replace(A, method="linear"))) == []

@@ -42,17 +42,12 @@ def layout(figure: figures.Figure) -> dict:
 
 
 def every() -> list[figures.Figure]:
-    two = [
-        figures.Lane("A", ((0, 60.0), (1, 62.0)), seed_statistics(4, [60.0, 62.0])),
-        figures.Lane("B", ((1, 61.5),), seed_statistics(4, [61.5])),
-    ]
     return [
         figures.confusion_figure(NAMES, COUNTS, SHARES),
         figures.class_accuracy_figure(CLASSES, 65.0),
         figures.reliability_figure(BINS, 0.25, 0.9, 0.65),
         figures.paired_tests_figure(paired_tests(A, B)),
-        figures.seeds_figure(two, "val"),
-        figures.paired_figure(figures.Lane("mean", ((0, 1.0), (1, 2.0)), seed_statistics(4, [1.0, 2.0]))),
+        figures.seeds_figure({0: 60.0, 1: 62.0}, seed_statistics(4, [60.0, 62.0]), "val"),
     ]
 
 
@@ -138,7 +133,7 @@ def test_bars_go_up_for_b_and_down_for_a() -> None:
 
 def test_seeds_have_a_dot_each_and_their_interval() -> None:
     statistics = seed_statistics(4, [60.0, 62.0, 64.0])
-    figure = figures.seeds_figure([figures.Lane("mean", ((0, 60.0), (2, 62.0), (5, 64.0)), statistics)], "test")
+    figure = figures.seeds_figure({0: 60.0, 2: 62.0, 5: 64.0}, statistics, "test")
     (dots,) = figure.data
     assert (dots["x"], dots["y"]) == (["0", "2", "5"], [60.0, 62.0, 64.0])
     band, line = layout(figure)["shapes"]
@@ -148,40 +143,12 @@ def test_seeds_have_a_dot_each_and_their_interval() -> None:
 
 def test_the_axis_of_seeds_ends_at_100_percent() -> None:
     values = [99.0, 99.5, 100.0]
-    lane = figures.Lane("mean", tuple(enumerate(values)), seed_statistics(3, values))
-    assert layout(figures.seeds_figure([lane], "test"))["yaxis"]["range"][1] == 100.0
+    figure = figures.seeds_figure(dict(enumerate(values)), seed_statistics(3, values), "test")
+    assert layout(figure)["yaxis"]["range"][1] == 100.0
 
 
 def test_one_seed_has_neither_mean_nor_interval() -> None:
-    figure = figures.seeds_figure([figures.Lane("", ((3, 60.0),), seed_statistics(4, [60.0]))], "val")
+    figure = figures.seeds_figure({3: 60.0}, seed_statistics(4, [60.0]), "val")
     assert layout(figure)["shapes"] == []
     assert layout(figure)["annotations"] == []
     assert layout(figure)["title"]["text"] == "Accuracy on val: 60.0 %, one seed"
-
-
-def test_two_masks_differ_in_more_than_colour() -> None:
-    a, b = every()[4].data
-    assert {a["marker"]["symbol"], b["marker"]["symbol"]} == {"circle-open", "circle"}
-    assert [note["text"] for note in layout(every()[4])["annotations"]] == ["A", "B"]
-    assert layout(every()[4])["title"]["text"] == "Accuracy on val: A 61.0 %, B 61.5 %"
-
-
-@pytest.mark.parametrize("mean", [60.0, 60.1])
-def test_labels_of_two_close_masks_do_not_overlap(mean: float) -> None:
-    lanes = [
-        figures.Lane(name, ((0, value - 1), (1, value + 1)), seed_statistics(4, [value - 1, value + 1]))
-        for name, value in (("A", 60.0), ("B", mean))
-    ]
-    shown = layout(figures.seeds_figure(lanes, "val"))
-    low, high = shown["yaxis"]["range"]
-    a, b = sorted(note["y"] * (320 - 88) / (high - low) + note.get("yshift", 0) for note in shown["annotations"])
-    assert b - a >= 12
-
-
-def test_the_paired_difference_has_its_zero() -> None:
-    figure = every()[5]
-    assert figure.data[0]["y"] == [1.0, 2.0]
-    assert any(s["y0"] == s["y1"] == 0 for s in layout(figure)["shapes"])
-    low, high = layout(figure)["yaxis"]["range"]
-    assert low < 0 < high
-    assert layout(figure)["title"]["text"].startswith("B − A: +1.5 points (95 % −4.9 to +7.9, n = 2)")

@@ -124,7 +124,7 @@ VIEWS: dict[str, View] = {
     ),
     "seeds": View(
         "Seeds",
-        "How much the result varies with the seed, and whether another mask changes it more.",
+        "How much the result varies with the seed, and the studies that compare it with other settings.",
         seeds.draw,
         frozenset(),
         of_live=True,

@@ -25,8 +25,8 @@ def draw(run: Run) -> None:
         if len(epochs) > 1
         else epochs[0]
     )
-    index = epochs.index(epoch)
-    stats, similarity = tail.experts[index], tail.similarity[index]
+    stats = tail.experts[epochs.index(epoch)]
+    similarity = [entry for entry in tail.similarity if entry.epoch <= epoch]
 
     columns = []
     for number, quantity in enumerate(figures.QUANTITIES):
@@ -50,16 +50,18 @@ def draw(run: Run) -> None:
             page.note(escape(own.grid.note))
 
     page.section("Similarity of the experts of a layer")
+    if not similarity or similarity[-1].epoch != epoch:  # damaged, or not read yet
+        page.note(f"The similarity after epoch {epoch} cannot be read.")
+        return
     with st.container(key="pair_similarity"):
         left, right = st.columns(2, gap="large")
     with left:
-        live_plot(figures.similarity_tiles(similarity, run.config.plan.row_labels), key="experts_tiles")
+        live_plot(figures.similarity_tiles(similarity[-1], run.config.plan.row_labels), key="experts_tiles")
     with right:
-        live_plot(figures.similarity_curve(tail.similarity[: index + 1]), key="experts_similarity")
+        live_plot(figures.similarity_curve(similarity), key="experts_similarity")
         page.computed(
             "|cosine| shows how much two experts overlap; the signed mean also shows whether they act in the same or "
-            "in "
-            "opposite directions.",
+            "in opposite directions.",
             "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4), averaged over the "
             "pairs of a layer without the diagonal and then over layers.",
         )

@@ -36,7 +36,7 @@ from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.methods import methods_figure, ranking_figure, table_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
 from mlae_lab.ui.figures.search import chosen_figure, search_figure
-from mlae_lab.ui.figures.seeds import PAIRED_NOTE, SEEDS_NOTE, Lane, paired_figure, seeds_figure
+from mlae_lab.ui.figures.seeds import SEEDS_NOTE, seeds_figure
 from mlae_lab.ui.figures.statistics import statistic_figure
 from mlae_lab.ui.figures.whatif import (
     cell_figure,
@@ -52,14 +52,12 @@ __all__ = [
     "CONFUSION_NOTE",
     "MASK_KEY",
     "MAX_POINTS",
-    "PAIRED_NOTE",
     "PAIRED_TESTS_NOTE",
     "PLAIN",
     "QUANTITIES",
     "RELIABILITY_NOTE",
     "SEEDS_NOTE",
     "Figure",
-    "Lane",
     "LiveCurve",
     "LiveValues",
     "Reference",
@@ -88,7 +86,6 @@ __all__ = [
     "maps_figure",
     "mask_difference_figure",
     "methods_figure",
-    "paired_figure",
     "paired_tests_figure",
     "paper_figure",
     "ranking_figure",
