@@ -12,7 +12,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import alerts, archive_file, commands, supervisor
+from mlae_lab.runs import alerts, archive_file, commands, preset_migration, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
@@ -73,6 +73,11 @@ if stalled := supervisor.stalled(queries.store()):
 if (failure := alerts.last_failure(queries.store())) and st.session_state.get("runs_alert") != failure.time:
     st.session_state["runs_alert"] = failure.time  # each failure is shown once to a visitor
     st.warning(plain(failure.text))
+if left := preset_migration.note(queries.store().folder):
+    st.info(plain(left))
+    if st.button("Do not show this again", key="runs_without_study"):
+        preset_migration.note_was_read(queries.store().folder)
+        st.rerun()
 archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 

@@ -13,7 +13,7 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.study_table import StoredStudy
 from mlae_lab.ui import page, visitor
 from mlae_lab.ui.choice_view import draw_choice_form
-from mlae_lab.ui.figures.studies import mean_of
+from mlae_lab.ui.figures.study_parts import mean_of
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go, link, show_address
 from mlae_lab.ui.study_form import draw_form

@@ -739,7 +739,7 @@ def test_failures_of_the_last_day(store: RunStore) -> None:
         db.execute("UPDATE runs SET ended = ended - 100000 WHERE id = ?", (old.id,))
     report = examine()
     findings = part(report, "Runs")
-    assert findings[f"run {fresh.id}"].value == "failed 0 min ago: no space <b>left</b> at all"
+    assert findings[f"run {fresh.id}"].value == "failed 0 s ago: no space <b>left</b> at all"
     assert f"run {old.id}" not in findings
     assert report.troubles == ()
     for _ in range(11):

@@ -50,7 +50,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.method import Trait, method
 from mlae_lab.core.patterns import paper_patterns
-from mlae_lab.core.units import duration_text, format_bytes
+from mlae_lab.core.units import format_bytes, format_duration
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import PACKAGE, PROGRAM, home_store, use_store
 from mlae_lab.runs import commands
@@ -241,7 +241,7 @@ def _cost_text(store: RunStore, config: RunConfig) -> str:
     known = estimate(store, config)
     if known.seconds is None:
         known = rough_estimate(store, config)
-    time = "not available" if known.seconds is None else duration_text(known.seconds)
+    time = "not available" if known.seconds is None else format_duration(known.seconds)
     return f"estimated time {time}, memory {format_bytes(estimated_memory(config).total)}. {known.reason}"
 
 

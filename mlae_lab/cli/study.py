@@ -31,7 +31,7 @@ from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, Study
 from mlae_lab.core.study_file import RESERVED, as_yaml, described, parsed, with_reference
-from mlae_lab.core.units import duration_text, format_bytes
+from mlae_lab.core.units import format_bytes, format_duration
 from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located
 from mlae_lab.environment import expanded
@@ -265,9 +265,9 @@ def time_text(plan: Plan) -> str:
         return "nothing to run: the store has every run"
     if plan.seconds is None or plan.low is None or plan.high is None:
         count = len(plan.unknown)
-        return f"no time estimate: {count} arm{'s' * (count != 1)} like no run that was timed on this machine"
-    span = f"{duration_text(plan.low)} to {duration_text(plan.high)}"
-    return f"about {duration_text(plan.seconds)} one after the other ({span})"
+        return f"no estimated time: for {count} arm{'s' * (count != 1)}, no similar run was timed on this machine"
+    seconds, low, high = map(format_duration, (plan.seconds, plan.low, plan.high))
+    return f"about {seconds} one after the other ({low} to {high})"
 
 
 # ---------------------------------------------------------------- follow and show

@@ -84,16 +84,22 @@ class Design:
 
 
 def design(
-    values: Mapping[str, Sequence[str]], epochs: int, seeds: int, budget: float, cost_of: Callable[[int], float]
+    values: Mapping[str, Sequence[str]],
+    epochs: int,
+    seeds: int,
+    budget: float,
+    cost_of: Callable[[int], float],
+    folds: int = 0,
 ) -> Design:
     """The design with the most arms within a budget, and of equally large ones that with the most full runs.
 
     Args:
         values: As of `proposed`.
         epochs: Of a full run.
-        seeds: Of every arm.
+        seeds: Of every arm; with folds, their number times that of the divisions.
         budget: Upper limit of the cost.
         cost_of: Epochs to the cost of one run.
+        folds: Of a cross-validation, 0 for none.
 
     Raises:
         ConfigError: The budget does not allow two arms.
@@ -116,9 +122,12 @@ def design(
         raise ConfigError("every setting has one value: give p, initial λ or learning rate two or more")
     if not affordable:
         least = min(entry.cost for entry in designs)
+        divisions = seeds // folds if folds else 0
+        unit = "division" if divisions > 1 else "fold" if folds else "seed"
+        count = f"{seeds} {unit}{'s' * (seeds != 1)}" if divisions < 2 else f"{divisions} divisions of {folds} folds"
         raise ConfigError(
-            f"the budget is {budget:g}, and two arms with {seeds} seed{'s' * (seeds != 1)} take {least:.3g}: allow at "
-            f"least {math.ceil(least)}, or fewer seeds"
+            f"the budget is {budget:g}, and two arms with {count} take {least:.3g}: allow at least {math.ceil(least)}, "
+            f"or fewer {unit}s"
         )
     return max(
         affordable,
@@ -178,7 +187,7 @@ def choice_study(
         cost_of = by_epochs.__getitem__
     if is_sampled:
         return _sampled_study(base, budget, unit, cost_of(base.epochs), values, seeds, complete)
-    plan = design(values, base.epochs, len(seeds), budget, cost_of)
+    plan = design(values, base.epochs, len(seeds), budget, cost_of, base.folds)
     first, full = plan.rungs[0][0], base.epochs
     arms, _ = product(base, {**plan.values, "epochs": (str(first),)}, complete)
     if len(arms) < plan.arms:

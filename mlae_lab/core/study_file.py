@@ -14,6 +14,7 @@ In place of `factors`, `arms` may list them, each with the settings in which it 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -74,6 +75,15 @@ def parsed(text: str) -> dict[str, Any]:
                 raise ValueError(f"{str(repeated)[:_SHOWN]!r} is given twice: give it once")
             return super().construct_mapping(node, deep)
 
+    def number(loader: Loader, node: yaml.ScalarNode) -> Any:
+        """A number; but what YAML 1.1 would read as another one, 1:30 as 90 or 010 as 8, stays a text."""
+        if ":" in node.value or re.match(r"[-+]?0[0-7_]", node.value):
+            return node.value
+        is_whole = node.tag.endswith(":int")
+        return loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
+
+    for tag in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
     try:
         data = yaml.load(text, Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -1,5 +1,7 @@
 """Formatting of numbers with units."""
 
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+
 
 def format_bytes(count: float) -> str:
     """A size with three significant digits and a decimal unit: "4.66 GB", "343 MB", "820 bytes"."""
@@ -9,8 +11,13 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
-def duration_text(seconds: float) -> str:
-    """A duration in its largest unit: "8 s", "12 min", "1.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def format_duration(seconds: float) -> str:
+    """A duration in its two largest units: "8 s", "2 min 5 s", "1 h 3 min", "3 days 4 h"."""
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < 2 * _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} days {whole % _DAY // _HOUR} h"

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlae_lab.core import catalog
-from mlae_lab.core.units import format_bytes
+from mlae_lab.core.units import format_bytes, format_duration
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, tree
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import liveness, paths, supervisor
+from mlae_lab.runs import liveness, paths, preset_migration, supervisor
 from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.owners import owner_name
 from mlae_lab.runs.report import sentence_of_damage
@@ -58,6 +58,8 @@ def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
         )
     else:
         yield good("runs", f"{len(runs)}, {len(active)} active, {queued} queued")
+    if left := preset_migration.note(store.folder):
+        yield note("migration", left)
     for cause, names_of in _without_method(runs).items():
         yield note("method", f"{shortened(names_of)}: {cause.partition(':')[0]}", cause.partition(":")[2].strip())
     for name, cause in list(damaged.items())[:10]:
@@ -75,7 +77,7 @@ def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
         if run.status in (Status.FAILED, Status.LOST) and run.ended is not None and now - run.ended < DAY
     ]  # fmt: skip
     for run, age in failed[:10]:
-        yield note(f"run {run.id}", f"{run.status.value} {_duration(age)} ago: {run.reason or 'reason unknown'}")
+        yield note(f"run {run.id}", f"{run.status.value} {format_duration(age)} ago: {run.reason or 'reason unknown'}")
     if len(failed) > 10:
         yield note("more failures", f"{len(failed) - 10} more in the last day: `{PROGRAM} runs` lists them")
     ahead = [run.id for run in runs if run.started is not None and run.started > now + 5]
@@ -184,7 +186,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
         f"by {person}" if person else "",
         run.status.value,
         f"on {run.slot}" if run.slot else "",
-        f"for {_duration(now - run.started)}" if run.started is not None else "",
+        f"for {format_duration(now - run.started)}" if run.started is not None else "",
         f"step {beat.step:.0f}" if beat else "no step yet",
     ]
     value = ", ".join(filter(None, parts))
@@ -193,7 +195,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
         return good(name, value)
     return trouble(
         name,
-        f"{value}; stalled: no progress for {_duration(silent)}",
+        f"{value}; stalled: no progress for {format_duration(silent)}",
         f"stop it at once, then resume it: `{PROGRAM} stop {run.id} --now` and `{PROGRAM} resume {run.id}`",
     )
 
@@ -203,8 +205,3 @@ def _title(run: Run) -> str:
         return f"{catalog.task(run.config.task).title}, {run.config.what}"
     except catalog.CatalogError:
         return f"{run.config.task}, {run.config.what}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = max(0, int(seconds // 60))
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"

@@ -121,7 +121,7 @@ class Database:
 
     def _migrate(self, version: int) -> int:
         """Migrate the tables from a version to `SCHEMA` in one transaction. Returns their version afterwards."""
-        old = version
+        old, left = version, ()
         if version == 0:
             with self._connection() as db:
                 db.execute("PRAGMA journal_mode=WAL")
@@ -135,10 +135,14 @@ class Database:
             if 0 < old < 9:
                 from mlae_lab.runs import preset_migration  # only here: it needs what is built on this module
 
-                preset_migration.migrate(db)
+                left = preset_migration.migrate(db)
             db.execute(f"PRAGMA user_version={version}")
             if old < 6:  # last: a statement that fails leaves the files as the older version knows them
                 self._rename_files()
+        if left:
+            from mlae_lab.runs import preset_migration
+
+            preset_migration.record(self.folder, left)
         return version
 
     def _refuse_while_in_use(self, db: sqlite3.Connection) -> None:

@@ -6,6 +6,7 @@
 <store>/supervisor.log        output of the supervisor
 <store>/watched.json          runs and studies for whose end an alert is due (`runs.alerts`)
 <store>/alert_failure.json    the last alert that could not be sent
+<store>/without_study.json    runs of earlier versions that became no study (`runs.preset_migration`)
 <store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`), for its owner only
 <store>/archive/<run>.mlae    archived runs (`runs.archive_file`)
 <store>/runs/<run>/lock       held by the run's process while it is alive
@@ -76,6 +77,11 @@ def throughput_file(store: Path) -> Path:
 def alert_failure(store: Path) -> Path:
     """The last alert that could not be sent."""
     return store / "alert_failure.json"
+
+
+def without_study(store: Path) -> Path:
+    """The groups of runs of an earlier version that became no study."""
+    return store / "without_study.json"
 
 
 def login_salt(store: Path) -> Path:

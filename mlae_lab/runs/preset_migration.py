@@ -1,24 +1,32 @@
 """Migration to schema 9: pairs, races, repeats and diversity experiments of earlier versions become studies.
 
 Until version 0.10 they were known from the relation of a run to its parent only. A group that is recognised becomes a
-study with the runs that the store has for it; the relation of other runs is cleared. Nothing is started.
+study with the runs that the store has for it; the relation of other runs is cleared, and a file of the store names
+them until somebody has read it. Nothing is started.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from mlae_lab.core import study_presets
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.sanitize import readable
 from mlae_lab.core.study import MAX_SEEDS, Study
+from mlae_lab.data.listing import counted
 from mlae_lab.errors import LabError
+from mlae_lab.files import write_whole
+from mlae_lab.runs import paths
 from mlae_lab.runs.database import require_intact
 from mlae_lab.runs.outcomes import may_be_same_images
 from mlae_lab.runs.schema import OLD_RELATIONS
@@ -64,15 +72,62 @@ class _Group:
         return min(run.created for run in self.members)
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Turn the groups of a store into studies, in the transaction of the migration."""
+Left = tuple[tuple[str, str], ...]  # (id, relation) of runs that became part of no study
+_WORDS = {"paired": "pair", "race": "race", "repeat": "repeats", "diversity": "diversity experiment"}
+_SHOWN = 12  # runs that a note names
+log = logging.getLogger(__name__)
+
+
+def migrate(db: sqlite3.Connection) -> Left:
+    """Turn the groups of a store into studies, in the transaction of the migration.
+
+    Returns:
+        The runs of groups that are no study of this version: with too many masks, rates or seeds, of a method that is
+        not installed, or with runs that were deleted since.
+    """
     if not db.execute(f"SELECT 1 FROM runs WHERE relation IN ({_OLD})", OLD_RELATIONS).fetchone():
-        return
+        return ()
     runs = _runs(db)
     groups = [*_races(runs), *_pairs(runs), *_repeats(runs), *_diversity(runs)]
     for group in sorted(groups, key=lambda group: group.created)[-MAX_STUDIES:]:
         _insert(db, group, runs)
+    left = db.execute(f"SELECT id, relation FROM runs WHERE relation IN ({_OLD}) ORDER BY number", OLD_RELATIONS)
+    runs_left = tuple((name, relation) for name, relation in left)
     db.execute(f"UPDATE runs SET relation = '', parent = '', source = '' WHERE relation IN ({_OLD})", OLD_RELATIONS)
+    return runs_left
+
+
+def record(folder: Path, left: Left) -> None:
+    """Name the runs that became part of no study in the log, and in a file of the store for `note`."""
+    if left:
+        log.warning("%s", _sentence(left, len(left)))
+        with suppress(OSError):  # a full disk keeps nobody from opening the store
+            write_whole(paths.without_study(folder), json.dumps(left))
+
+
+def note(folder: Path) -> str:
+    """What became of the runs that `record` named, as one sentence; "" if there are none or somebody has read it."""
+    try:
+        left = json.loads(paths.without_study(folder).read_bytes()[:1_000_000])
+        return _sentence([(readable(str(name)), str(relation)) for name, relation in left], _SHOWN)
+    except (OSError, ValueError, TypeError):
+        return ""
+
+
+def _sentence(left: Sequence[tuple[str, str]], most: int) -> str:
+    count = Counter(_WORDS.get(relation, "group") for _, relation in left)
+    kinds = ", ".join(f"{number} of a {kind}" for kind, number in count.items()).replace("a repeats", "repeats")
+    names = ", ".join(name for name, _ in left[:most]) + (f" and {len(left) - most} more" if len(left) > most else "")
+    return (
+        f"{counted(len(left), 'run')} of an earlier version ({kinds}) could not become part of a study, because other "
+        f"runs of their group were deleted or it fits no study of this version; they are kept as single runs: {names}."
+    )
+
+
+def note_was_read(folder: Path) -> None:
+    """Forget the runs that `record` named."""
+    with suppress(OSError):
+        paths.without_study(folder).unlink(missing_ok=True)
 
 
 _OLD = ", ".join("?" * len(OLD_RELATIONS))

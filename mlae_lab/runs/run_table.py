@@ -46,7 +46,11 @@ _OF_THE_RUN = (
     Field("mask", "text", "name of the mask: in the library, else of the paper's pattern, else a hash"),
     Field("kind", "text", "dense, fixed, stochastic or mixed mask"),
     Field("experts", "number", "experts of the mask"),
-    Field("drop_rate", "number", "drop probability p, mean over the experts of the mask"),
+    Field(
+        "drop_rate",
+        "number",
+        "drop probability p, mean over the experts of the mask; where p is learned, the initial one",
+    ),
     Field("expert_rank", "number", "rank of each expert"),
     Field("coefficient_init", "number", "initial coefficient λ"),
     Field("images", "text", "origin of the images, empty for bundled ones"),

@@ -1,6 +1,7 @@
 """Table 3 of the paper: images per second of inference, measured on this machine and kept in the store's folder.
 
-A measurement is one line of `throughput.jsonl`; of several on one chip, with one backbone, the last counts.
+A measurement is one line of `throughput.jsonl`. Of several on one chip, with one backbone, the last counts; rates that
+it lacks are those of earlier ones under the same conditions (device, precision, threads, torch).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlae_lab.core import catalog
@@ -53,6 +54,7 @@ class Throughput:
         torch: Its version.
         backbone: Its name.
         rates: What was measured.
+        since: Date of the oldest rate, "" if all are of `date`.
     """
 
     date: str
@@ -63,12 +65,19 @@ class Throughput:
     torch: str
     backbone: str
     rates: tuple[Rate, ...]
+    since: str = ""
+
+    @property
+    def conditions(self) -> tuple:
+        """Equal for measurements whose rates belong into one table."""
+        return self.chip, self.backbone, self.device, self.precision, self.threads, self.torch
 
     @property
     def where(self) -> str:
         """Chip, precision and date as text."""
         threads = f", {counted(self.threads, 'thread')}" if self.device == "cpu" else ""
-        return f"{self.chip}{threads}, {self.precision}, torch {self.torch}, {self.date[:10]}"
+        days = " to ".join(dict.fromkeys(date[:10] for date in (self.since, self.date) if date))
+        return f"{self.chip}{threads}, {self.precision}, torch {self.torch}, {days}"
 
     @property
     def is_papers(self) -> bool:
@@ -164,15 +173,24 @@ def measured(store: Path) -> list[Throughput]:
         lines = throughput_file(store).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    known: dict[tuple[str, str], Throughput] = {}
+    known: dict[tuple[str, str], Throughput] = {}  # the newest first
     for line in reversed(lines):
         try:
             values = json.loads(line)
             entry = Throughput(**{**values, "rates": tuple(Rate(**rate) for rate in values["rates"])})
         except (ValueError, TypeError, KeyError):
             continue
-        known.setdefault((entry.chip, entry.backbone), entry)
+        newer = known.setdefault((entry.chip, entry.backbone), entry)
+        if newer is not entry and newer.conditions == entry.conditions:
+            known[entry.chip, entry.backbone] = _completed(newer, entry)
     return list(known.values())
+
+
+def _completed(newer: Throughput, older: Throughput) -> Throughput:
+    """A measurement with the rates that only an older one has."""
+    measured = {(rate.method, rate.merged, rate.batch) for rate in newer.rates}
+    more = tuple(rate for rate in older.rates if (rate.method, rate.merged, rate.batch) not in measured)
+    return replace(newer, rates=(*newer.rates, *more), since=older.date) if more else newer
 
 
 def rate_rows(entry: Throughput) -> Iterator[RateRow]:

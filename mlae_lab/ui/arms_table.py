@@ -7,7 +7,7 @@ from collections.abc import Collection
 from mlae_lab.core.seed_statistics import between, points
 from mlae_lab.runs.study_results import ArmResult, Results
 from mlae_lab.ui import page
-from mlae_lab.ui.figures.studies import mean_of, sign_of
+from mlae_lab.ui.figures.study_parts import mean_of, sign_of
 from mlae_lab.ui.rows_table import marked_rows, rows_table
 from mlae_lab.ui.thumbnails import mask_image
 

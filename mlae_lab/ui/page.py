@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from mlae_lab.core.units import format_duration
 from mlae_lab.locations import default_store, home_store
 from mlae_lab.runs.status import Status
 from mlae_lab.ui import terms
@@ -82,12 +83,5 @@ def status_word(status: Status) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """A duration for people: 8 s, 2 min 5 s, 1 h 3 min."""
-    if seconds is None:
-        return "–"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    """A duration (`units.format_duration`), a dash for an unknown one."""
+    return "–" if seconds is None else format_duration(seconds)

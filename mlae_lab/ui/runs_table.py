@@ -235,6 +235,8 @@ def cell_text(row: Row, field: str) -> str:
         return f"{value:.1f} % {run.config.protocol}"
     if field == "duration":
         return page.seconds_text(value)
+    if field == "drop_rate" and run.config.learned_drop_rates != "off":
+        return f"{value:g}, initial"
     if field == "backbone":
         return catalog.backbone(value).title
     if run_table.field_kinds()[field] == "time":

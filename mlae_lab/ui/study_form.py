@@ -260,7 +260,8 @@ def _draw_preview(data: Mapping[str, Any] | str, study: Study, notes: tuple[str,
     for note in notes:
         page.note(escape(note))
     if plan.unknown and plan.to_run:
-        page.note(f"{counted(len(plan.unknown), 'arm')} like no run that was timed on this machine: no estimated time.")
+        arms = counted(len(plan.unknown), "arm")
+        page.note(f"No estimated time: for {arms}, no similar run was timed on this machine.")
     if len(study.arms) == 1:
         page.note("One arm: choose a factor with two or more values to compare.")
     if st.button("Start study", type="primary", key="study_start"):

@@ -12,7 +12,7 @@ from mlae_lab.runs.standings import Lane, Race
 from mlae_lab.runs.study_results import of_task
 from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.arms_table import ordered
-from mlae_lab.ui.figures.studies import mean_of
+from mlae_lab.ui.figures.study_parts import mean_of
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.race_view import draw_lanes

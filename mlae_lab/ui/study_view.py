@@ -162,7 +162,7 @@ def _progress_text(loaded: LoadedStudy) -> str:
         )
     left = time_left(loaded)
     if left is None:
-        return f"{text} No run like some of these was timed on this machine: the time left is not known."
+        return f"{text} The time left is unknown: for some arms, no similar run was timed on this machine."
     span = "" if round(left.low) == round(left.high) else f" ({_span(left.low, left.high)})"
     return f"{text} About {page.seconds_text(left.seconds)} left, one run after the other{span}."
 

@@ -17,6 +17,7 @@ from mlae_lab.core.choice_study import (
     finalists,
     next_arms,
     proposed,
+    seeds_of,
     stages,
 )
 from mlae_lab.core.paper import BY_DROP_RATE
@@ -62,6 +63,19 @@ def test_a_larger_budget_tries_more_and_never_costs_more(
 
 def test_short_runs_are_not_shortened() -> None:
     assert design(VALUES, 4, 2, 24, lambda epochs: epochs / 4).rungs == ((4, 12),)
+
+
+@pytest.mark.parametrize(
+    ("folds", "divisions", "why"),
+    [
+        (5, 1, "two arms with 5 folds take 10: allow at least 10, or fewer folds"),
+        (5, 2, "two arms with 2 divisions of 5 folds take 20: allow at least 20, or fewer divisions"),
+    ],
+)
+def test_a_budget_of_folds_names_folds(folds: int, divisions: int, why: str) -> None:
+    base = replace(BASE, folds=folds)
+    with pytest.raises(ConfigError, match=why):
+        choice_study(base, 3, seeds=seeds_of(base, divisions))
 
 
 def test_a_budget_in_seconds_counts_what_runs_take() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlae_lab.core.units import format_bytes
+from mlae_lab.core.units import format_bytes, format_duration
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,14 @@ from mlae_lab.core.units import format_bytes
 )  # fmt: skip
 def test_sizes_have_three_digits_and_never_an_exponent(count: float, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"), (8.4, "8 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s"), (3780, "1 h 3 min"),
+        (47.99 * 3600, "47 h 59 min"), (76 * 3600, "3 days 4 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -11,7 +11,7 @@ import pytest
 from mlae_lab.core import study_presets
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.runs import paths, studies
+from mlae_lab.runs import paths, preset_migration, studies
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
@@ -119,7 +119,9 @@ def test_queued_runs_of_a_race_go_on(store: RunStore) -> None:
     assert (state.counts, state.stored.halted) == ({"queued": 2}, False)
 
 
-def test_what_is_not_recognised_is_left_alone(store: RunStore, enqueue: Enqueue) -> None:
+def test_what_is_not_recognised_is_left_alone_and_named(
+    store: RunStore, enqueue: Enqueue, caplog: pytest.LogCaptureFixture
+) -> None:
     lonely = enqueue(A, "", "race", "m")  # the others were deleted
     orphan = enqueue(B, "aaaaaaaa", "paired")  # its parent was deleted
     limited = enqueue(A, lonely.id, "race", "m2", max_seconds=60.0, plan=dense())
@@ -128,7 +130,14 @@ def test_what_is_not_recognised_is_left_alone(store: RunStore, enqueue: Enqueue)
     broken = enqueue(B)
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = '{', relation = 'race' WHERE id = ?", (broken.id,))
-    opened = migrated(store)
+    with caplog.at_level("WARNING"):
+        opened = migrated(store)
+    (line,) = caplog.messages
+    assert all(run.id in line for run in (lonely, orphan, limited, unlike, broken))
+    note = preset_migration.note(store.folder)
+    assert note.startswith("5 runs of an earlier version (4 of a race, 1 of a pair) could not become part of a study")
+    preset_migration.note_was_read(store.folder)
+    assert preset_migration.note(store.folder) == ""
     assert opened.studies() == []
     for run in (lonely, orphan, limited, unlike):
         now = opened.run(run.id)

@@ -273,6 +273,21 @@ def test_of_several_runs_the_one_that_got_furthest_counts_then_the_newest(store:
     assert known.run("B", 0) == newer
 
 
+def test_two_runs_of_a_seed_are_compared_with_each_other_too(store: RunStore) -> None:
+    a = finished_run(store, 0, weights="")  # of version 0.5, which recorded no weights
+    b = finished_run(store, 1, 61.0, B, weights="bbbbbbbbbbbb")
+    old = finished_run(store, 1, 62.0, weights="aaaaaaaaaaaa")
+    known = presets.compared(store, a, b)
+    assert known is not None
+    assert (known.run("A", 1), known.run("B", 1)) == (old, None)
+    ((run, reason),) = known.excluded
+    assert (run, "aaaaaaaaaaaa and bbbbbbbbbbbb" in reason) == (b, True)
+    same = finished_run(store, 1, 63.0, B, weights="aaaaaaaaaaaa")
+    known = presets.compared(store, a, b)
+    assert known is not None
+    assert (known.run("B", 1), known.excluded) == (same, ())
+
+
 def test_two_masks_are_compared_over_all_seeds_of_the_store(store: RunStore) -> None:
     a, b = finished_run(store, 0), finished_run(store, 1, 62.0, B)
     finished_run(store, 1)

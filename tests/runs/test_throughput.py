@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,24 @@ def test_a_measurement_is_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureF
     assert not known.is_papers
     assert main(["paper", "table3", "--store", str(tmp_path / "lab")]) == 0
     assert "another network than the paper's" in capsys.readouterr().out
+
+
+def test_a_partial_measurement_keeps_the_earlier_rates_of_other_rows(tmp_path: Path) -> None:
+    def line(date: str, precision: str = "float32", **rates: float) -> str:
+        listed = [{"method": name, "merged": True, "batch": 1, "rate": rate} for name, rate in rates.items()]
+        conditions = {"chip": "c", "device": "cpu", "precision": precision, "threads": 2, "torch": "2", "backbone": "b"}
+        return json.dumps({"date": date, **conditions, "rates": listed})
+
+    lines = [
+        line("2026-01-01", mlae=1.0, fact=2.0),
+        line("2026-01-02", "bfloat16", mlae=9.0, lora=9.0, ssf=9.0),  # another precision
+        line("2026-01-03", mlae=3.0, lora=4.0),
+        line("2026-01-04", lora=5.0),
+    ]
+    throughput_file(tmp_path).write_text("\n".join(lines))
+    (known,) = throughput.measured(tmp_path)
+    assert {rate.method: rate.rate for rate in known.rates} == {"lora": 5.0, "mlae": 3.0, "fact": 2.0}
+    assert known.where.endswith("2026-01-01 to 2026-01-04")
 
 
 def test_another_row_or_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,15 +20,11 @@ from mlae_lab.runs.study_results import Results, results, seeds_to_add
 from mlae_lab.runs.study_table import StoredStudy
 from mlae_lab.ui.arms_table import COLUMNS, _row
 from mlae_lab.ui.figures.base import Figure
-from mlae_lab.ui.figures.studies import (
-    MAX_ROWS,
-    StudyFigure,
-    factor_figure,
-    mean_curve,
-    pareto,
-    study_figures,
-    varying,
-)
+from mlae_lab.ui.figures.studies import StudyFigure, study_figures
+from mlae_lab.ui.figures.study_arms import MAX_ROWS
+from mlae_lab.ui.figures.study_costs import pareto
+from mlae_lab.ui.figures.study_curves import mean_curve
+from mlae_lab.ui.figures.study_factors import factor_figure, varying
 from mlae_lab.ui.figures.study_report import study_report
 from mlae_lab.ui.rows_table import named
 

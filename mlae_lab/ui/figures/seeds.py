@@ -28,9 +28,7 @@ def seeds_figure(values: Mapping[int, float], statistics: SeedStatistics, split:
     mean = statistics.mean
     limits, shapes, ends, summary = [*values.values()], [], [], f"{mean:.1f} %, one seed"
     if statistics.low is not None and statistics.high is not None:
-        summary = (
-            f"{mean:.1f} % (95 % {between(statistics.low, statistics.high, signed=False)}, n = {statistics.n})"
-        )
+        summary = f"{mean:.1f} % (95 % {between(statistics.low, statistics.high, signed=False)}, n = {statistics.n})"
         limits += [statistics.low, statistics.high]
         across = {"xref": "paper", "x0": 0, "x1": 1}
         shapes = [

@@ -22,7 +22,8 @@ from mlae_lab.core.study_file import as_yaml
 from mlae_lab.locations import PROGRAM, lab_version
 from mlae_lab.runs.studies import State
 from mlae_lab.runs.study_results import ArmResult, Results
-from mlae_lab.ui.figures.studies import Curves, mean_of, study_figures
+from mlae_lab.ui.figures.studies import study_figures
+from mlae_lab.ui.figures.study_parts import Curves, mean_of
 from mlae_lab.ui.thumbnails import mask_image
 
 _SCRIPTS = Path(__file__).resolve().parents[1]
