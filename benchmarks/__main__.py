@@ -17,6 +17,7 @@ BENCHMARKS = {
     "own_images": "methods on a folder of images with any backbone and image size, three seeds",
     "drop_rates": "fixed, chosen and learned p on the bundled tasks, three seeds",
     "choice": "how often `choose` finds the best arm, where the truth is known",
+    "verdicts": "how often intervals hold the truth and verdicts are false, in simulated studies",
     "study_kills": "a study whose processes are killed at random, against an undisturbed one",
     "ui": "server cost and smoothness of the live bench",
     "many_runs": "server time of the pages with 3, 40 and 1,000 runs",

@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mlae_lab.core import catalog
 from mlae_lab.core import method as methods
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.settings import ConfigError, proposed_values, settings_of
-from mlae_lab.core.study import MAX_SEEDS, PLAN_FACTORS, Arm, Study, check_factor, configured, product, shown
+from mlae_lab.core.study import MAX_SEEDS, MAX_TITLE, PLAN_FACTORS, Arm, Study, check_factor, configured, product, shown
 from mlae_lab.locations import PROGRAM
 
 RESERVED = ("title", "question", "notes", "seeds", "seed", "reference", "margin", "factors", "arms", "data", "weights")
@@ -213,7 +214,8 @@ def proposed_title(base: RunConfig, factors: Mapping[str, Sequence[str]], arms: 
     """A title for a study without one: what varies, and the task."""
     varying = [name.replace("_", " ") for name, values in factors.items() if len(values) > 1]
     what = " × ".join(varying).capitalize() if varying else f"{len(arms)} arms" if len(arms) > 1 else arms[0].name
-    return f"{what} on {base.task}"[:120]
+    where = "" if len(factors.get("task", ())) > 1 else f" on {catalog.task(base.task).title}"
+    return f"{what}{where}"[:MAX_TITLE]
 
 
 def listed(

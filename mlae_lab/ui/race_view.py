@@ -217,7 +217,8 @@ def draw_races() -> None:
     page.section("Studies that compare masks")
     for stored, arms in races[:MAX_LISTED]:
         _draw_row(stored, "".join(f'<img src="{mask_image(arm.config.plan)}" alt="">' for arm in arms), len(arms))
-        link("studies", "Open: " + " · ".join(arm.name for arm in arms), study=stored.id)
+        names = " · ".join(arm.name for arm in arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
+        link("studies", f"Open: {names}", study=stored.id)
     if len(races) > MAX_LISTED:
         link("studies", f"All studies: {len(races) - MAX_LISTED} more compare masks")
 

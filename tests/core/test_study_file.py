@@ -49,7 +49,7 @@ def test_arms_in_a_list_take_shared_settings_that_have_a_meaning_for_them() -> N
         ("Dense", "mlae", ()), ("control", "lora", ("rank=4",)),
     ]  # fmt: skip
     assert study.seeds == (3, 5)
-    assert study.title == "2 arms on digits"
+    assert study.title == "2 arms on Digits"
 
 
 TASKS = "factors: {task: [digits, fashion], epochs: [1, 2]}\ntask: digits"

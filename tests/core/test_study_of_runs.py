@@ -24,7 +24,7 @@ def test_what_differs_makes_the_arms_and_seeds_are_those_of_the_runs() -> None:
         "uniform, stochastic (p = 0.5), learning rate = 0.001", "uniform, stochastic (p = 0.2), learning rate = 0.01",
     ]  # fmt: skip
     assert study.arms[0].values == (("mask", uniform(0.5).code), ("learning_rate", "0.001"))
-    assert (study.seeds, study.title, study.runs) == ((1, 3), "Mask × learning rate on digits", 4)
+    assert (study.seeds, study.title, study.runs) == ((1, 3), "Mask × learning rate on Digits", 4)
     assert {cell.config for cell in study.cells()} > set(configs)
 
 
@@ -37,6 +37,14 @@ def test_methods_with_settings_and_other_tasks() -> None:
     assert len(set(names)) == 4
     assert names[1] == "LoRA, rank = 4, Digits"
     assert study_of(configs, "Mine").title == "Mine"
+    assert study_of(configs).title == "Method × method settings × task"
+
+
+def test_a_mask_names_its_method_too() -> None:
+    configs = [BASE, replace(BASE, plan=uniform(0.2)), replace(BASE, method="linear")]
+    assert [arm.name for arm in study_of(configs).arms] == [
+        "uniform, stochastic (p = 0.5)", "uniform, stochastic (p = 0.2)", "Linear probe",
+    ]  # fmt: skip
 
 
 def test_the_same_settings_are_one_arm_and_no_run_makes_no_study() -> None:

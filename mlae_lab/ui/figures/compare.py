@@ -13,6 +13,7 @@ from mlae_lab.runs.paired_curves import Difference
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, end_label, figure, room, thinned
 
 Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)
+MAX_NAMED = 8  # seeds with a name at the end of their line: more would cover each other
 
 
 # ---------------------------------------------------------------- the difference
@@ -52,7 +53,8 @@ def difference_figure(difference: Difference, epochs: int) -> Figure:
                 "hovertemplate": "epoch %{x}: %{y:+.2f} points<extra>" + name + "</extra>",
             }
         )
-        ends.append((*line[-1], name, "@quiet"))
+        if len(pairs) <= MAX_NAMED:
+            ends.append((*line[-1], name, "@quiet"))
     if len(pairs) > 1:
         mean = thinned(spreads)
         data.append(
