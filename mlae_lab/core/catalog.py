@@ -11,6 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from urllib.parse import unquote_to_bytes
 
 from mlae_lab.core.backbones import DEFAULT_BACKBONE, FEATURED, Backbone, CatalogError, backbone
@@ -141,6 +142,12 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
+@cache
+def _by_name() -> dict[str, Task]:
+    """The tasks by name and alias."""
+    return {_plain(name): entry for entry in reversed(TASKS) for name in (*entry.aliases, entry.name)}
+
+
 def own_task(folder_name: str) -> Task:
     """The task of a folder of the user's images.
 
@@ -188,9 +195,8 @@ def task(name: str) -> Task:
     Raises:
         CatalogError: If the name is unknown; the message lists the closest names.
     """
-    for entry in TASKS:
-        if _plain(name) in (_plain(entry.name), *map(_plain, entry.aliases)):
-            return entry
+    if entry := _by_name().get(_plain(name)):
+        return entry
     stripped = name.strip()
     if stripped.startswith(_OWN_PREFIX):
         folder = stripped.removeprefix(_OWN_PREFIX)

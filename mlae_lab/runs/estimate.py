@@ -13,7 +13,7 @@ product.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -104,7 +104,12 @@ def pace(store: RunStore, run: Run) -> Pace | None:
     )
 
 
-def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None] = pace) -> Estimate:
+def estimate(
+    store: RunStore,
+    config: RunConfig,
+    pace_of: Callable[[RunStore, Run], Pace | None] = pace,
+    runs: Sequence[Run] | None = None,
+) -> Estimate:
     """Estimate the time of a run on this machine from runs of the same backbone, method, device and preprocessing.
 
     Runs of the same precision and batch size are preferred; if others are used, the reason says so.
@@ -113,8 +118,9 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         store: With the past runs.
         config: Of the run to estimate.
         pace_of: `pace`, or a cached version of it.
+        runs: All runs of the store, if they are read already.
     """
-    known = _similar(store, config, pace_of)
+    known = _similar(store, config, pace_of, store.runs() if runs is None else runs)
     train, evaluated, searched = _images(config, known)
     steps = None if train is None else config.epochs * steps_per_epoch(train, config.batch_size)
     if steps is None:
@@ -298,12 +304,12 @@ def memory_warning(config: RunConfig) -> str:
 
 
 def _similar(
-    store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None]
+    store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None], runs: Sequence[Run]
 ) -> list[tuple[Run, Pace]]:
     """Timed runs with the same network and device, the most similar first, then the newest."""
     candidates = [
         run
-        for run in store.runs()
+        for run in runs
         if run.status.is_over
         and run.config.backbone == config.backbone
         and run.config.method == config.method

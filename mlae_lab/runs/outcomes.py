@@ -129,10 +129,17 @@ def is_through(run: Run, curve: Curve) -> bool:
     return bool(curve) and curve[-1][0] == run.config.evaluated_epochs[-1]
 
 
-def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
+def candidates(
+    store: RunStore, configs: Sequence[RunConfig], curve_of: Callable[[RunStore, Run], Curve] = accuracies
+) -> list[list[Run]]:
     """For each config the runs of the store that can be reused for it, the best first.
 
     A run can be reused if it was evaluated after its last epoch, or is queued or active. Branched runs cannot.
+
+    Args:
+        store: With the runs.
+        configs: Of the runs that are wanted.
+        curve_of: `accuracies`, or a cached version of it.
     """
     known: dict[tuple[str, str], list[Run]] = {}
     for run in store.runs():
@@ -142,7 +149,7 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
     for config in configs:
         same = known.get((config.canonical("device"), devices.kind(config.device)), ())
         runs = [derived(store, r) for r in same if may_be_same_images(config, r.config)]
-        through = [r for r in runs if is_through(r, accuracies(store, r))]
+        through = [r for r in runs if is_through(r, curve_of(store, r))]
         unfinished = [r for r in runs if not r.status.is_over and r.status is not Status.STOPPING]
         by_config.append(through + unfinished)
     return by_config

@@ -70,16 +70,17 @@ class Plan:
 def plan(
     store: RunStore | None,
     study: Study,
-    estimate_of: Callable[[RunStore, RunConfig], estimate.Estimate] = estimate.estimate,
+    estimate_of: Callable[[RunStore, RunConfig], estimate.Estimate] | None = None,
 ) -> Plan:
     """What a study would start; nothing is started.
 
     Args:
         store: None for one that does not exist yet.
         study: The study.
-        estimate_of: `estimate.estimate`, or a cached version of it.
+        estimate_of: A cached version of `estimate.estimate`, None for one that lives as long as this call.
     """
     entries = tuple(reusable(store, study)) if store else tuple((cell, None) for cell in study.cells())
+    estimate_of = estimate_of or _estimates(store)
     missing = Counter(cell.arm for cell, run in entries if run is None)
     estimates = {arm: estimate_of(store, study.arm(arm).config) if store else None for arm in missing}
     unknown = tuple(arm for arm, known in estimates.items() if known is None or known.seconds is None)
@@ -94,19 +95,42 @@ def plan(
     )
 
 
+def _estimates(store: RunStore | None) -> Callable[[RunStore, RunConfig], estimate.Estimate]:
+    """`estimate.estimate`, which reads the rows and the times of each run once for all arms."""
+    runs = store.runs() if store else []
+    paces: dict[str, estimate.Pace | None] = {}
+
+    def pace(store: RunStore, run: Run) -> estimate.Pace | None:
+        if run.id not in paces:
+            paces[run.id] = estimate.pace(store, run)
+        return paces[run.id]
+
+    return lambda store, config: estimate.estimate(store, config, pace, runs)
+
+
 def _total(parts: Sequence[tuple[int, float | None]]) -> float | None:
     """The sum of counts times seconds, None if one of them is unknown."""
     known = [count * seconds for count, seconds in parts if seconds is not None]
     return sum(known) if len(known) == len(parts) else None
 
 
-def reusable(store: RunStore, study: Study) -> list[tuple[Cell, Run | None]]:
-    """Each run of a study, seed by seed, and the run that would be reused for it, None for a new one."""
+def reusable(
+    store: RunStore, study: Study, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
+) -> list[tuple[Cell, Run | None]]:
+    """Each run of a study, seed by seed, and the run that would be reused for it, None for a new one.
+
+    Args:
+        store: With the runs.
+        study: The study.
+        curve_of: `outcomes.accuracies`, or a cached version of it.
+    """
     cells = list(study.cells())
-    return [(cell, next(iter(runs), None)) for cell, runs in zip(cells, _usable(store, cells), strict=True)]
+    return [(cell, next(iter(runs), None)) for cell, runs in zip(cells, _usable(store, cells, curve_of), strict=True)]
 
 
-def _usable(store: RunStore, cells: Sequence[Cell]) -> list[list[Run]]:
+def _usable(
+    store: RunStore, cells: Sequence[Cell], curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
+) -> list[list[Run]]:
     """For each cell the runs that can be reused, the best first.
 
     Left out are runs on other frozen weights, or of another precision, than the newest run of the study with the same
@@ -114,7 +138,7 @@ def _usable(store: RunStore, cells: Sequence[Cell]) -> list[list[Run]]:
     not comparable. Of an arm without a fingerprint of its images those with others than the newest one's are left out.
     A run that recorded no weights or fingerprint, as of version 0.5, fits all, so it is the newest of no others.
     """
-    by_cell = outcomes.candidates(store, [cell.config for cell in cells])
+    by_cell = outcomes.candidates(store, [cell.config for cell in cells], curve_of)
     started = store.last_of_each((run.id for runs in by_cell for run in runs), Started)
     newest, images = dict[tuple, Run](), dict[tuple, Run]()
     for cell, runs in zip(cells, by_cell, strict=True):

@@ -303,7 +303,7 @@ def _draw_study(comparison: Comparison) -> None:
         lacking = missing(a.config)
         if st.button("Run this pair with another seed", key="compare_next", disabled=lacking is not None):
             open_study(study)
-        page.note(lacking or f"As a study: {started_text(studies.reusable(queries.store(), study))}")
+        page.note(lacking or f"As a study: {started_text(studies.reusable(queries.store(), study, queries.curve))}")
     except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))
 

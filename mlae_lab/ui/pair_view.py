@@ -55,7 +55,7 @@ def pair_panel(run: Run) -> None:
         lacking = missing(run.config)
         if right.button("Start the pair", key=f"pair_start_{run.id}", type="primary", disabled=lacking is not None):
             open_study(study)
-        page.note(f"{SHARED} {started_text(studies.reusable(queries.store(), study))}")
+        page.note(f"{SHARED} {started_text(studies.reusable(queries.store(), study, queries.curve))}")
         if lacking:
             st.warning(lacking)
         for text in beyond_the_cells(run.config.plan, plans[chosen][1]):

@@ -176,10 +176,13 @@ def _draw_study(runs: Sequence[Run]) -> None:
         title = left.text_input("Title", proposed.title, max_chars=120, key=f"selected_study_title_{proposed.hash}")
         reference = right.selectbox("Reference", names, key=f"selected_study_reference_{proposed.hash}")
         study = replace(proposed, title=title, reference=reference)
-        plan = queries.shared(("study_plan", study.hash), lambda: studies.plan(queries.store(), study), 5.0)
+        entries = queries.shared(
+            ("reusable", study.hash), lambda: studies.reusable(queries.store(), study, queries.curve), 5.0
+        )
+        reused = sum(run is not None for _, run in entries)
         page.note(
-            f"{counted(len(study.arms), 'arm')} × {counted(len(study.seeds), 'seed')}: {plan.reused} of {study.runs} "
-            f"runs are there, {plan.to_run} would be trained."
+            f"{counted(len(study.arms), 'arm')} × {counted(len(study.seeds), 'seed')}: {reused:,} of {study.runs:,} "
+            f"runs are there, {study.runs - reused:,} would be trained."
         )
         if st.button("Create the study", type="primary", key="selected_study"):
             stored = studies.new(queries.store(), study, visitor.current())

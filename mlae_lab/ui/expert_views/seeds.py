@@ -83,7 +83,7 @@ def _start(run: Run, seeds: KnownRuns) -> None:
     wanted = int(left.number_input("Total seeds", 1, MAX_REPEATS, proposed, key=f"seeds_wanted_{run.id}"))
     try:
         study = presets.repeats(store, run, wanted)
-        entries = studies.reusable(store, study)
+        entries = studies.reusable(store, study, queries.curve)
         new = sum(known is None for _, known in entries)
         if right.button(
             f"Start {counted(new, 'run')}",
