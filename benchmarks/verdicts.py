@@ -2,15 +2,15 @@
 
     python -m benchmarks verdicts [--studies 2000] [--seeds 3]
 
-The accuracy of arm a with seed s is 80 + shift_a + u_s + e_as in percent: u_s is what a seed does to all arms, normal with
-a standard deviation of 2, e_as the rest, with one of 1. Situations change one thing each. Reported for each situation:
+The accuracy of arm a with seed s is 80 + shift_a + u_s + e_as in percent: u_s is what a seed does to all arms, normal
+with a standard deviation of 2, e_as the rest, with one of 1. Each situation changes one thing. Reported are:
 
     mean       share of the arms whose 95 % interval of the mean holds the true mean
     difference share of the intervals of the difference to the reference that hold the true one
     all        share of the studies in which all of these do
     false      share of the studies with a false verdict: a difference where there is none, or of the wrong sign
     found      share of the true differences that are found
-    equal      share of the arms as far from the reference as the margin of 1 point or farther that count as equivalent
+    equal      share of the arms that differ from the reference by the margin of 1 point or more and count as equivalent
     none       share of the differences without an interval, because they do not vary
 """
 
@@ -33,7 +33,14 @@ Values = np.ndarray
 
 @dataclass(frozen=True)
 class Situation:
-    """Shifts of the arms, the reference first; level: mean accuracy; noise: of shape (arms, seeds), before `measured`."""
+    """One situation.
+
+    Attributes:
+        shifts: Of the arms, the reference first.
+        noise: Draws of shape (arms, seeds).
+        measured: Of an accuracy what is seen.
+        level: Mean accuracy without a shift.
+    """
 
     shifts: tuple[float, ...]
     noise: Callable[[np.random.Generator, tuple[int, ...]], Values] = lambda draws, shape: draws.standard_normal(shape)
