@@ -33,7 +33,7 @@ from mlae_lab.runs.method_table import DROP_RATE, SEEDS, Budget, Cell, Result, T
 
 METHODS = ("mlae", "lora", "linear")
 BUDGET = Budget(epochs=10, batch_size=32)
-RECIPE = "common, no drop path"
+RECIPE = "common"  # without drop path
 
 
 def cells(
