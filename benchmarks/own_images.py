@@ -26,6 +26,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import fitted, uniform
 from mlae_lab.core.seed_statistics import PERCENT, mean_text, seed_statistics
 from mlae_lab.core.units import duration_text
+from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import image_folder, located, own_task_of
 from mlae_lab.errors import LabError
 from mlae_lab.runs.estimate import rough_estimate
@@ -86,8 +87,8 @@ def report(table: Table) -> list[str]:
         parameters = results[0].parameters + results[0].head_parameters
         seconds = sorted(r.seconds for r in results)[len(results) // 2]
         lines.append(
-            f"{title_of(method):<16}{mean_text(accuracy, 1):>14} %  {len(results)} seeds, {parameters:,} trained "
-            f"parameters, {duration_text(seconds)} a run"
+            f"{title_of(method):<16}{mean_text(accuracy, 1):>14} %  {counted(len(results), 'seed')}, {parameters:,} "
+            f"trained parameters, {duration_text(seconds)} a run"
         )
     return lines
 
