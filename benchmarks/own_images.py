@@ -25,7 +25,7 @@ from mlae_lab.core.catalog import DEFAULT_BACKBONE, backbone
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import fitted, uniform
 from mlae_lab.core.seed_statistics import PERCENT, mean_text, seed_statistics
-from mlae_lab.core.units import duration_text
+from mlae_lab.core.units import format_duration
 from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import image_folder, located, own_task_of
 from mlae_lab.errors import LabError
@@ -71,10 +71,10 @@ def cells(
 def timed(cell: Cell) -> Result:
     """Train one run, and print what the lab estimates before it and how long it took."""
     estimate = rough_estimate(None, cell.config)
-    expected = "–" if estimate.seconds is None else duration_text(estimate.seconds)
+    expected = "–" if estimate.seconds is None else format_duration(estimate.seconds)
     print(f"{title_of(cell.config.method)}, seed {cell.config.seed}: estimated {expected}", flush=True)
     result = train(cell)
-    print(f"  took {duration_text(result.seconds)}", flush=True)
+    print(f"  took {format_duration(result.seconds)}", flush=True)
     return result
 
 
@@ -88,7 +88,7 @@ def report(table: Table) -> list[str]:
         seconds = sorted(r.seconds for r in results)[len(results) // 2]
         lines.append(
             f"{title_of(method):<16}{mean_text(accuracy, 1):>14} %  {counted(len(results), 'seed')}, {parameters:,} "
-            f"trained parameters, {duration_text(seconds)} a run"
+            f"trained parameters, {format_duration(seconds)} a run"
         )
     return lines
 
