@@ -14,7 +14,7 @@ from mlae_lab.ui.library_view import library
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.mask_grid import mask_grid
 from mlae_lab.ui.mask_samples import mask_samples
-from mlae_lab.ui.navigation import link
+from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pattern_strip import pattern_strip
 from mlae_lab.ui.plan_view import (
     pattern_cards,
@@ -37,7 +37,7 @@ def take(plan: MaskPlan) -> None:
 
 
 def choose_pattern() -> None:
-    """Draw the masks of the paper and five additional ones, above the canvas."""
+    """Draw the masks of the paper and five additional ones, under the canvas."""
     left, right = st.columns([7, 2], vertical_alignment="bottom")
     with left:
         page.section("Start from a mask of the paper")
@@ -111,18 +111,18 @@ def expert_settings(plan: MaskPlan) -> None:
 
 
 problem = draft.read_address()
-page.heading(
+if page.heading(
     "Paint a mask",
-    "Each row is a layer, each cell an expert. The meaning of the mask is shown next to it.",
-)
+    "Each row is a layer, each cell an expert. Drag over cells, or start from a mask below.",
+    action="Next: set up the run",
+):
+    go("train", mask=draft.current().plan.code)
 if problem:
     st.warning(problem)
-choose_pattern()
 backbone = catalog.backbone(draft.current().backbone)
-with st.container(key="studio"):  # page.css: the summary is next to the canvas, in a narrow window right under it
-    canvas, meaning, rest = st.container(), st.container(), st.container()
+with st.container(key="studio"):  # page.css: the summary is next to the canvas, in a narrow window under the masks
+    canvas, masks, meaning = st.container(), st.container(), st.container()
 with canvas:
-    page.section("Your mask")
     mask_grid(
         draft.current().plan,
         draft.revision(),
@@ -133,6 +133,8 @@ with canvas:
     )
     if (per := draft.current().learned_drop_rates) != "off":
         page.note(f"Drop rates are learned in this run, one for each {per}: p is the initial value, from 0.01 to 0.9.")
+with masks:
+    choose_pattern()
 plan = draft.current().plan
 with meaning:
     cost = plan_meaning(plan, backbone.name)
@@ -142,10 +144,8 @@ with meaning:
     page.section("A hundred sampled masks")
     mask_samples(plan, cost, key="masks_samples")
     page.note("Sampled in the browser with the same probabilities; a run samples its masks from its seed.")
-with rest:
-    expert_settings(plan)
-    page.note("This mask as one line:")
-    st.code(plan.code, language=None, wrap_lines=True)
-    link("train", "Continue to the run", mask=plan.code)
+expert_settings(plan)
+page.note("This mask as one line:")
+st.code(plan.code, language=None, wrap_lines=True)
 library()
 draft.write_address("mask")

@@ -66,7 +66,6 @@ def design() -> None:
         use_tuned(catalog.task(draft.current().task))
     with choices_row:
         choices(draft.current())
-        method_picker(draft.current())
         recipe_row = st.container()
     try:
         before = draft.current().backbone
@@ -90,6 +89,7 @@ def design() -> None:
             page.command(command)
     except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
+    method_picker(draft.current())
     draft.write_address("task", "mask", "set")
     if draft.current().has_mask:
         page.note(

@@ -56,20 +56,32 @@ def launch_panel(config: RunConfig) -> str:
     counted_config = replace(config, data_label=census_notes(config.task, config.data) or config.data_label)
     estimate = estimated_or_rough(counted_config)
     _show_cost(config, estimate)
+    command = _ways(config, estimate)
+    _explain_cost(estimate)
     draw_sizes(counted_config)
     _show_changes(config)
     draw_choose_link(config)
     draw_previews(config)
-    if not config.has_mask:
-        if st.button("Start the run", type="primary", key="train_start"):
+    return command
+
+
+def _ways(config: RunConfig, estimate: Estimate) -> str:
+    """Draw what can start, with its button; returns the equivalent command."""
+    way = "one"
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        if config.has_mask:
+            way = st.segmented_control(
+                "What starts",
+                list(_WAYS),
+                format_func=lambda way: _WAYS[way],
+                default="one",
+                required=True,
+                key="launch_way",
+                width="content",
+            )
+        if way == "one" and st.button("Start the run", type="primary", key="train_start"):
             go("train", run=run_actions.start(_located(config)))
-        return config.command()
-    way = st.segmented_control(
-        "What starts", list(_WAYS), format_func=lambda way: _WAYS[way], default="one", required=True, key="launch_way"
-    )
     if way == "one":
-        if st.button("Start the run", type="primary", key="train_start"):
-            go("train", run=run_actions.start(_located(config)))
         return config.command()
     return _pair(config, estimate) if way == "pair" else _race(config, estimate)
 
@@ -97,13 +109,16 @@ def _show_cost(config: RunConfig, estimate: Estimate) -> None:
     facts.append(("Trainable parameters", _trainable_text(config)))
     facts.append(("Estimated memory", format_bytes(estimated_memory(config).total)))
     page.facts(*facts)
+    if warning := memory_warning(config):
+        st.warning(warning)
+
+
+def _explain_cost(estimate: Estimate) -> None:
     busy = "" if estimate.seconds is None else " The load of the machine, then and now, is not considered."
     page.note(
         f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the trained parameters, the state of the "
         "optimizer and the activations of a batch; images and PyTorch itself are additional."
     )
-    if warning := memory_warning(config):
-        st.warning(warning)
 
 
 def _duration_text(estimate: Estimate) -> str:

@@ -26,6 +26,7 @@
 const boards = new WeakMap();
 const STORED = "mlae-lab-undo:"; // and the family
 const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300, LEAST_TRACK = 66;
+const ABOVE = 318, LEAST_CELL = 28; // pixels of the page above the first row and under the last; a cell fitted to the window
 const HELP = {
   exists: "Drag to add or remove experts. Drag along the numbers for whole layers or columns; hold Shift for a block.",
   rate: "Drag to set p of existing experts. Drag down the bars on the right to set p of several layers in one stroke.",
@@ -118,6 +119,8 @@ class Board {
     document.addEventListener("keydown", this.shortcut);
     this.watch = new ResizeObserver(() => this.fit());
     this.watch.observe(this.root);
+    this.refit = () => this.fit();
+    window.addEventListener("resize", this.refit);
     this.dress();
   }
 
@@ -131,6 +134,7 @@ class Board {
     this.commit();
     this.keep();
     document.removeEventListener("keydown", this.shortcut);
+    window.removeEventListener("resize", this.refit);
     this.watch.disconnect();
   }
 
@@ -263,7 +267,7 @@ class Board {
       if (several && groups[r] !== groups[r - 1]) {
         const name = document.createElement("div");
         name.className = "mg-group";
-        name.textContent = groups[r];
+        name.textContent = `${groups[r]}, from input to output`;
         name.setAttribute("role", "presentation");
         board.append(name);
       }
@@ -293,6 +297,13 @@ class Board {
       this.bars.push([track, output]);
       row.append(holder);
     }
+    if (!several) {
+      const axis = document.createElement("div");
+      axis.className = "mg-axis";
+      axis.setAttribute("aria-hidden", "true");
+      axis.append(...["input", "", "output"].map((end) => Object.assign(document.createElement("span"), { textContent: end })));
+      board.append(axis);
+    }
     this.board = board;
     this.scroll.replaceChildren(board);
     this.fit();
@@ -317,12 +328,13 @@ class Board {
     return element;
   }
 
-  fit() { // as large as there is space for, with at least 24 pixels from one cell to the next
+  fit() { // as large as there is space for, up to twelve rows in view, with at least 24 pixels from one cell to the next
     if (!this.board || !this.root.clientWidth) return;
     const rows = this.doc.keep.length, columns = this.doc.keep[0].length, several = new Set(this.doc.groups).size > 1;
     const wide = this.root.clientWidth, named = several && wide > 640, labels = named ? 58 : 40;
     const room = Math.floor((wide - labels - LEAST_TRACK - 66) / columns) - 3;
-    const cell = Math.max(21, Math.min(rows > 30 ? 26 : rows > 14 ? 32 : 40, room));
+    const high = rows > 14 ? 40 : Math.max(LEAST_CELL, Math.floor((innerHeight - ABOVE) / rows) - 3);
+    const cell = Math.max(21, Math.min(rows > 30 ? 26 : rows > 14 ? 32 : 40, room, high));
     const track = Math.max(LEAST_TRACK, Math.min(190, wide - labels - 66 - columns * (cell + 3)));
     this.sides.forEach((side, r) => { side.textContent = named ? this.doc.labels[r] : this.doc.labels[r].split(" ")[0]; });
     this.board.style.setProperty("--cell", cell + "px");

@@ -30,10 +30,25 @@ def dress() -> None:
     st.html(f"<style>{_STYLE}</style>")
 
 
-def heading(title: str, line: str = "") -> None:
-    """Draw the title of the page and one sentence under it, whose technical words open their definitions."""
+def heading(title: str, line: str = "", action: str = "") -> bool:
+    """Draw the title of the page and one sentence under it, whose technical words open their definitions.
+
+    Args:
+        title: HTML.
+        line: HTML, "" for none.
+        action: Label of the button to the next page, at the right of the title; "" for none.
+
+    Returns:
+        Whether that button was clicked.
+    """
     marked = terms.marked(line, with_common=True)
-    st.html(f'<h1 class="lab-title">{title}</h1>' + (f'<p class="lab-line">{marked}</p>' if line else ""))
+    head = f'<h1 class="lab-title">{title}</h1>' + (f'<p class="lab-line">{marked}</p>' if line else "")
+    if not action:
+        st.html(head)
+        return False
+    with st.container(key="page_head", horizontal=True, vertical_alignment="center", gap="medium"):
+        st.html(head)
+        return st.button(action, type="primary", key="page_next")
 
 
 def section(title: str) -> None:

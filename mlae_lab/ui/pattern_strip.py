@@ -1,4 +1,4 @@
-"""A choice of patterns as small cards above the canvas."""
+"""A choice of patterns as small cards under the canvas."""
 
 from __future__ import annotations
 

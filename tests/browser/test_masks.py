@@ -97,7 +97,7 @@ def test_the_painted_mask_survives_a_reload_and_reaches_the_run(masks: Page) -> 
     masks.reload()
     masks.wait_for_selector(".mg-cell")
     assert plan_when(masks, lambda p: p.experts == 95) == plan
-    masks.get_by_role("link", name="Continue to the run").click()
+    masks.get_by_role("button", name="Next: set up the run").click()
     masks.wait_for_url("**/train?mask=*")
     masks.get_by_text("Equivalent command").click()
     masks.wait_for_timeout(500)
@@ -129,7 +129,7 @@ def test_back_leaves_the_masks_at_once(visit: Callable[..., Page]) -> None:
         page.wait_for_timeout(800)
     edited = page.url
     assert "?mask=" in edited
-    page.get_by_role("link", name="Continue to the run").click()
+    page.get_by_role("button", name="Next: set up the run").click()
     page.wait_for_url("**/train?*set=*")
     page.go_back()
     page.wait_for_url("**/masks?mask=*")

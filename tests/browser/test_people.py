@@ -107,7 +107,7 @@ def test_all_tabs_share_one_draft_after_a_reload_and_a_restart(
         page.locator('.mg-cell[data-row="2"][data-column="4"]').click()
         when(page, lambda: stored_draft(store, me).plan.experts == 95, lambda: stored_draft(store, me).plan)
         mask = stored_draft(store, me).plan.code
-        page.get_by_role("link", name="Continue to the run").click()
+        page.get_by_role("button", name="Next: set up the run").click()
         when(page, lambda: mask in shown(page)[2], lambda: shown(page))
         assert shown(page)[:2] == ("23", "7")
         page.wait_for_url("**set=*")

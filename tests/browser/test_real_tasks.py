@@ -45,7 +45,7 @@ def test_a_task_is_downloaded_counted_and_trained_on(visit: Callable[..., Page],
     page.get_by_role("button", name="Check every image").click()
     page.get_by_text("All 62 images can be read").wait_for(timeout=60_000)
     page.get_by_role("link", name="Continue to the mask").click()
-    page.get_by_role("link", name="Continue to the run").click(timeout=30_000)
+    page.get_by_role("button", name="Next: set up the run").click(timeout=30_000)
     page.get_by_role("spinbutton", name="Epochs").fill("2")
     page.get_by_role("spinbutton", name="Epochs").press("Enter")
     page.get_by_role("button", name="Start the run").click()
