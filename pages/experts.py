@@ -15,16 +15,14 @@ from mlae_lab.ui.expert_views import VIEWS, reasons, views_of
 from mlae_lab.ui.location_view import has_files, location_fields
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.run_cards import run_cards
 from mlae_lab.ui.run_texts import accuracy_text
+
+MAX_OFFERED = 200  # runs in the list; the page Runs has all
 
 page.heading(
     "Experts",
     "The contribution and the coefficient of each expert of a run, and the similarity of the experts in a layer.",
 )
-
-
-MOST_OTHERS = 12
 
 
 def _that_open(runs: list[Run]) -> list[Run]:
@@ -43,17 +41,34 @@ def _that_open(runs: list[Run]) -> list[Run]:
     return [*(run for run in masked if run.id in recorded), *probes]
 
 
-def draw_others(runs: list[Run]) -> None:
-    """Draw cards of other runs."""
-    if runs:
-        page.section("Other runs")
-        picked = run_cards(runs[:MOST_OTHERS], key="experts_others")
-        if len(runs) > MOST_OTHERS:
-            page.note(f"The {MOST_OTHERS} newest of {len(runs):,}: the Runs page lists and searches all.")
-            link("runs", "All runs")
-        if picked:
-            st.query_params.from_dict({"run": picked} | ({"view": now} if (now := st.query_params.get("view")) else {}))
-            st.rerun()
+def _label(run: Run) -> str:
+    """A run in the list: its name or id, the task and what was trained."""
+    title = f"{run.name} ({run.id})" if run.name else run.id
+    return f"{title}: {catalog.task(run.config.task).title}, {run.config.what}, seed {run.config.seed}"
+
+
+def pick_run(runs: list[Run], chosen: Run | None) -> None:
+    """Draw the list of the newest runs that can be opened; another one is opened in the same view."""
+    offered = {run.id: run for run in [*runs[:MAX_OFFERED], *([chosen] if chosen else [])]}
+    key = f"experts_run_{chosen.id if chosen else ''}"  # a new widget for each link
+
+    def keep() -> None:
+        if st.session_state[key] is None:
+            return
+        view = st.query_params.get("view")
+        st.query_params.from_dict({"run": st.session_state[key]} | ({"view": view} if view else {}))
+
+    st.selectbox(
+        "Run",
+        list(offered),
+        index=list(offered).index(chosen.id) if chosen else None,
+        format_func=lambda name: _label(offered[name]),
+        placeholder="Choose a run",
+        key=key,
+        on_change=keep,
+        label_visibility="collapsed",
+        width=560,
+    )
 
 
 candidates = _that_open(queries.runs())
@@ -62,8 +77,8 @@ try:
     run = queries.run(run_id) if run_id else (candidates[0] if candidates else None)
 except StoreError as error:
     st.warning(plain(sentence(error)))  # never show another run under the address of this one
+    pick_run(candidates, None)
     link("runs", "See all runs")
-    draw_others(candidates)
     st.stop()
 
 if run is None:
@@ -94,8 +109,11 @@ if not run_id:  # the other parameters belong to a run that the address does not
     st.query_params.from_dict({"run": run.id} | ({"view": opened_view} if opened_view else {}))
 
 has_experts = run.config.has_mask
+with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+    pick_run(candidates, run)
+    link("train", "Open the run", run=run.id)
 page.facts(
-    ("Run", f"{run.id} {page.status_word(run.status)}"),
+    ("Status", page.status_word(run.status)),
     ("Task", catalog.task(run.config.task).title),
     (
         "Trained",
@@ -147,5 +165,3 @@ with st.container(key="experts_shown"):
             f"Run {run.id} is {run.status.value}: this view opens when it is over. {early} show the results so far."
         )
 switching.empty()
-link("train", "Open the run", run=run.id)
-draw_others([entry for entry in candidates if entry.id != run.id])

@@ -41,7 +41,7 @@ from mlae_lab.runs.store import Run, RunStore, StoreError
 
 _REASON = 4000  # characters of an imported run's reason
 _NOTES = 10  # of an imported run about its images
-RELATIONS = ("retry", "duplicate", "study", "branched", "imported")
+RELATIONS = ("retry", "duplicate", "study", "lesson", "branched", "imported")
 
 
 @dataclass(frozen=True)

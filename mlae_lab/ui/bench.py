@@ -143,6 +143,12 @@ def precision(images: int) -> str:
     return f" {images:,} images give the accuracy to ±{50 * (high - low):.1f} points or better (95 % interval)."
 
 
+def _interval(accuracy: float, images: int) -> str:
+    """The 95 % interval of an accuracy in percent on so many images, as text."""
+    low, high = wilson(round(accuracy * images / 100), images)
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
+
+
 def _time_left(run: Run, tail: queries.Tail, outcome: Outcome) -> tuple[str, str]:
     """Name and value of the estimated time left; a search counts when a generation of it has been timed."""
     if run.config.tuning.search is None or outcome.seconds_left is None:
@@ -156,15 +162,16 @@ def _time_left(run: Run, tail: queries.Tail, outcome: Outcome) -> tuple[str, str
 
 
 def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
-    """The numbers above the bench: (name, value)."""
-    facts = [("Status", run.status.value)]
+    """The numbers above the bench: (name, value); the first one is the number that counts."""
     outcome = tail.outcome(run.config)
     last, best = outcome.last, outcome.best
     split = "validation" if run.config.protocol == "val" else "test"
     if tail.search and run.config.protocol == "val":
         split += " (optimistic: searched on it)"
     when = "last epoch" if last is None or outcome.is_whole(last) else outcome.when(last)
-    facts.append((f"Accuracy on {split}, {when}", f"{last.accuracy:.1f} %" if last else "–"))
+    images = tail.started.evaluation_images if tail.started else 0
+    value = f"{last.accuracy:.1f} %\n{_interval(last.accuracy, images)}" if last else "–"
+    facts = [(f"Accuracy on {split}, {when}, 95 % interval", value), ("Status", run.status.value)]
     if reported := reported_accuracy(run.config):
         epochs = 300 if run.config.badge.data == "FGVC" else 500
         facts.append((f"The paper, {reported.table} ({epochs} epochs)", f"{reported.value:g} %"))

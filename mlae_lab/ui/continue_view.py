@@ -20,6 +20,7 @@ _RELATIONS = {
     "retry": "Retry of {}",
     "duplicate": "Duplicate of {}",
     "study": "Part of study {1}",
+    "lesson": "Trained for the lesson {1}",
     "branched": "Branched from {}, checkpoint {}",
     "imported": "Imported",
 }
@@ -39,6 +40,8 @@ def lineage(run: Run) -> None:
         page.note(text)
     children = [child for child in queries.runs() if child.parent == run.id]
     with st.container(horizontal=True, gap="medium"):
+        if run.relation == "lesson":
+            link("learn", "Open the lesson", lesson=run.source)
         if run.parent:
             link("train", f"Open run {run.parent}", run=run.parent)
         for name in queries.store().studies_of(run.id)[:_MAX_STUDIES]:

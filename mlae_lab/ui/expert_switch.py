@@ -1,4 +1,4 @@
-"""The experts of a run as switches: an inline component. A click shows at once, before its effect is computed."""
+"""The experts of a run as switches: an inline component. A click or a drag shows at once, before its effect is computed."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@
  * @property {number[]} kept experts of each row
  * @property {number} experts
  * @property {string[]} labels of the rows
+ * @property {(number | null)[]} rates drop rate p of each cell
  * @property {number} start initial λ
  * @property {boolean} trains whether λ is trained
  *
@@ -48,6 +49,7 @@
  * @property {{ first: number, stride: number, hex: string[], pace: number }} masks of steps first, first + stride, ...
  * @property {EvaluationMessage[]} evaluations
  * @property {Record<string, number>} tops upper ends of the colour scales
+ * @property {{ reach: number, random: number | null }} cosines end of their colour scale; mean |cosine| of random experts
  * @property {string[]} truth class of each sample image
  * @property {{ run: string, absolute: (number | null)[] } | null} dense
  * @property {string} plotly
@@ -103,6 +105,7 @@ class Bench {
     this.chooseGrid = find(".lb-choose-grid");
     this.tiles = new SvgFigure(find(".lb-tiles"), "similarity-by-layer", () => this.tileRows());
     this.drift = new SvgFigure(find(".lb-drift"), "coefficients", () => this.driftRows());
+    this.tip = new Tip(find(".lb-tip"), [this.grid.svg, this.tiles.svg, this.drift.svg]);
     this.more = /** @type {HTMLDetailsElement} */ (find(".lb-more"));
     this.more.addEventListener("toggle", () => { if (this.more.open && this.data) this.statistics(this.palette); });
     /** @type {Record<string, Plot>} by the name of the figure, whatever Python has sent */
@@ -263,7 +266,7 @@ class Bench {
     const { facts, progress, notes } = this.data;
     while (this.facts.children.length > facts.length) this.facts.lastChild.remove();
     facts.forEach(([name, value], i) => {
-      let pair = this.facts.children[i];
+      let pair = /** @type {HTMLElement} */ (this.facts.children[i]);
       if (!pair) {
         pair = document.createElement("div");
         pair.append(document.createElement("dt"), document.createElement("dd"));
@@ -271,7 +274,11 @@ class Bench {
       }
       const dt = /** @type {HTMLElement} */ (pair.firstChild); // its technical word is a button, see ui/terms.py
       if (dt.textContent !== name) dt.innerHTML = this.data.names[i];
-      if (pair.lastChild.textContent !== value) pair.lastChild.textContent = value;
+      if (pair.dataset.value === value) return;
+      pair.dataset.value = value;
+      const [first, second] = value.split("\n"), small = document.createElement("small");
+      small.textContent = second || "";
+      /** @type {HTMLElement} */ (pair.lastChild).replaceChildren(first, ...(second ? [small] : []));
     });
     this.bar.value = progress;
     this.bar.setAttribute("aria-valuetext", `${Math.round(100 * progress)} % of the steps`);
@@ -458,12 +465,13 @@ class Bench {
         } else {
           group.append(node("line", { x1: -half * 0.55, y1: half * 0.55, x2: half * 0.55, y2: -half * 0.55, class: "lb-absent" }));
         }
-        const tip = node("title", {});
+        const tip = node("desc", {});
         group.append(tip);
         this.grid.svg.append(group);
         this.shapes.push({ frame, fill, tip, half, exists });
       }
     }
+    if (labels.every((label) => !label.includes(" "))) this.grid.axis(top, top + rows * (side + 3) - 3);
     const under = top + rows * (side + 3) + 12;
     for (let c = 0; c < columns; c++) this.grid.svg.append(node("text", { ...quiet, x: left + c * (side + 3) + side / 2, y: under, "text-anchor": "middle" }, c + 1));
     this.grid.svg.append(node("text", { ...quiet, x: left - 8, y: under, "text-anchor": "end" }, "expert"));
@@ -493,8 +501,9 @@ class Bench {
     if (now) for (const value of now.coefficient) if (value !== null) reach = Math.max(reach, Math.abs(value - start));
     let best = null;
     this.shapes.forEach((shape, i) => {
-      const r = Math.floor(i / columns), c = i % columns, name = `layer ${this.data.plan.labels[r]}, expert ${c + 1}`;
-      if (!shape.exists) { shape.tip.textContent = name + ": no expert (fixed mask)"; return; }
+      const r = Math.floor(i / columns), c = i % columns, p = this.data.plan.rates[i];
+      const name = `Layer ${this.data.plan.labels[r]}, expert ${c + 1}`, rate = p ? `dropped with p = ${number(p)}` : "never dropped (p = 0)";
+      if (!shape.exists) { shape.tip.textContent = name + "\nno expert (fixed mask)"; return; }
       const value = values ? values[i] : null;
       let colour = palette.track, size = 1;
       if (value !== null && value !== undefined) {
@@ -502,10 +511,12 @@ class Bench {
         if (best === null || goal > best[0]) best = [goal, r, c, value];
         colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, own ? Math.max(0, value) / top : Math.sqrt(Math.max(0, value) / top));
         if (chosen === "beat") size = 0.35 + 0.65 * Math.sqrt(Math.min(1, now.gradient[i] / pull));
-        shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, active in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`
-          + this.data.grids.map(({ name: grid, title }) => (now.grids[grid] ? `, ${title.toLowerCase()} ${number(now.grids[grid][i])}` : "")).join("");
+        shape.tip.textContent = [name, `contribution ${number(now.contribution[i])}`, `λ = ${number(now.coefficient[i], 4)}`,
+          `${rate}, active in ${Math.round(100 * now.share[i])} % of the steps`, `gradient ${number(now.gradient[i])}`,
+          ...this.data.grids.flatMap(({ name: grid, title }) => (now.grids[grid] ? [`${title.toLowerCase()} ${number(now.grids[grid][i])}`] : [])),
+        ].join("\n");
       } else {
-        shape.tip.textContent = name + ": not evaluated yet";
+        shape.tip.textContent = `${name}\n${rate}, not evaluated yet`;
         if (chosen === "beat") size = 0.35;
       }
       const half = (shape.half - 2) * size;
@@ -569,7 +580,7 @@ class Bench {
       for (let i = 0; i < kept[r]; i++) for (let j = 0; j < i; j++) {
         const squares = [[i, j], [j, i]].map(([a, b]) => { // both halves of the symmetric matrix
           const square = node("rect", { x: x0 + b * side + 0.5, y: y0 + a * side + 0.5, width: side - 1, height: side - 1, rx: 1, fill: "none" });
-          const tip = node("title", {});
+          const tip = node("desc", {});
           square.append(tip);
           this.tiles.svg.append(square);
           return { square, tip };
@@ -581,12 +592,12 @@ class Bench {
 
   /** @param {EvaluationMessage | null} now */
   paintTiles(now) {
-    const { labels, kept } = this.data.plan, dense = this.data.dense;
+    const { labels, kept } = this.data.plan, { dense, cosines: { reach, random } } = this.data;
     this.pairs.forEach((pair, k) => {
       const value = now && now.similarity ? now.similarity[k] : null;
       for (const { square, tip } of pair.squares) {
-        square.setAttribute("fill", value === null || value === undefined ? "none" : diverging(this.palette, value));
-        tip.textContent = `layer ${labels[pair.r]}, experts ${pair.i + 1} and ${pair.j + 1}: ${number(value)}`;
+        square.setAttribute("fill", value === null || value === undefined ? "none" : diverging(this.palette, value / reach));
+        tip.textContent = `Layer ${labels[pair.r]}, experts ${pair.i + 1} and ${pair.j + 1}\ncosine ${number(value)}`;
       }
     });
     let top = null;
@@ -596,6 +607,13 @@ class Bench {
       label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : kept[r] === 1 ? " · 1 expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` / ${other.toFixed(2)}` : "");
     });
     /** @type {HTMLElement} */ (this.root.querySelector(".lb-dense")).hidden = !dense;
+    this.root.querySelector(".lb-from").textContent = `−${reach}`;
+    this.root.querySelector(".lb-to").textContent = `${reach}`;
+    this.root.querySelector(".lb-random").textContent = random === null ? "" : `The two marks are the mean |cosine| of random experts, ${number(random, 2)}. `;
+    /** @type {NodeListOf<HTMLElement>} */ (this.root.querySelectorAll(".lb-scale i")).forEach((mark, i) => {
+      mark.hidden = random === null;
+      mark.style.left = `${50 + (i ? 50 : -50) * Math.min(1, random / reach)}%`;
+    });
     this.tiles.say(top ? `Most similar experts: layer ${labels[top[1]]}, mean |cosine| ${top[0].toFixed(2)}` : now ? "No layer has two experts" : "Expert similarity: no evaluation yet");
   }
 
@@ -629,6 +647,7 @@ class Bench {
       const y = Math.floor(i / columns) * pitch + 9;
       const trail = node("line", { x1: this.centre, x2: this.centre, y1: y, y2: y, class: "lb-trail" });
       const dot = node("circle", { cx: this.centre, cy: y, r: 3.4, class: "lb-dot" });
+      dot.append(node("desc", {}));
       this.drift.svg.append(trail, dot);
       this.dots.push([dot, trail]);
     }
@@ -643,6 +662,7 @@ class Bench {
       if (!dot) return;
       const value = now ? now.coefficient[i] : start, x = this.centre + ((value - start) / reach) * this.room;
       dot[0].setAttribute("cx", String(x));
+      dot[0].firstChild.textContent = `Layer ${labels[Math.floor(i / columns)]}, expert ${(i % columns) + 1}\nλ = ${number(value, 4)}, initially ${number(start)}`;
       dot[1].setAttribute("x2", String(x));
       if (best === null || Math.abs(value - start) > Math.abs(best[0] - start)) best = [value, i];
     });
@@ -699,6 +719,7 @@ class Bench {
   close() {
     clearTimeout(this.beating);
     this.playing = false;
+    this.tip.hide();
     for (const plot of [...Object.values(this.plots), ...Object.values(this.extra), ...Object.values(this.searched)]) plot.purge();
   }
 }

@@ -16,12 +16,13 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import paper
+from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.data_url import data_url
 from mlae_lab.core.events import ExpertStats, Predictions, SampleImages, SimilarityStats, TrainStep, packed
 from mlae_lab.core.method import Trait
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.random_baseline import over_layers, random_experts
 from mlae_lab.runs import devices
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.store import Run
@@ -44,7 +45,7 @@ class BenchText:
     """The texts around the figures.
 
     Attributes:
-        facts: Name and value of each number, the second one large.
+        facts: Name and value of each number, the first one large; a second line of a value is small.
         waiting: What the run waits for.
         warning: What is wrong with an active run.
     """
@@ -118,6 +119,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
             "evaluations", (live, len(tail.evaluations)), lambda: _evaluations(tail, outcome, live, grids)
         ),
         "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
+        "cosines": tail.memo("cosines", len(tail.similarity), lambda: _cosine_scale(tail, config)),
         "truth": tail.sample_images.labels if tail.sample_images else [],
         "dense": {"run": dense.run, "absolute": dense.similarity[-1].absolute} if dense and dense.similarity else None,
         "plotly": PLOTLY,
@@ -157,7 +159,9 @@ def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.
         "similarity": tail.memo(
             "similarity",
             revision[1:],
-            lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ()),
+            lambda: figures.similarity_curve(
+                tail.similarity, dense.similarity if dense else (), baseline=random_cosine(config)
+            ),
         )
         if config.has_mask and tail.similarity
         else None,
@@ -198,6 +202,7 @@ def _plan(plan: MaskPlan) -> dict:
         "kept": plan.kept,
         "experts": plan.experts,
         "labels": plan.row_labels,
+        "rates": [_short(rate) for row in plan.drop_rate for rate in row],
         "start": plan.coefficient_init,
         "trains": plan.train_coefficients,
     }
@@ -284,6 +289,25 @@ def _evaluation(tail: queries.Tail, outcome: Outcome, index: int, predictions: P
 
 def _cosine(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
+
+
+def _cosine_scale(tail: queries.Tail, config: RunConfig) -> dict[str, float | None]:
+    """End of the colour scale of the cosines, that of the newest evaluation, and the mean |cosine| of random experts."""
+    reach = figures.cosine_reach(*tail.similarity[-1:])
+    return {"reach": reach, "random": random_cosine(config)}
+
+
+def random_cosine(config: RunConfig) -> float | None:
+    """Mean |cosine| of random experts of the shapes of a run, mean over layers; None if it has no closed form."""
+    if not config.has_mask or config.plan.expert_rank != 1:
+        return None
+    try:
+        shapes = catalog.backbone(config.backbone).shapes(config.plan.targets)
+    except catalog.CatalogError:  # a run on a network that this version does not know
+        return None
+    layers = zip(config.plan.targets, config.plan.kept, strict=True)
+    level = over_layers([random_experts(*shapes[target], count) for target, count in layers])
+    return None if level is None else _short(level.mean)
 
 
 def _short(value: float | None) -> float | None:

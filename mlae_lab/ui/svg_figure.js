@@ -44,6 +44,7 @@ function styledCopy(drawing) {
     target.removeAttribute("style");
     for (const name of STYLED) target.setAttribute(name, style.getPropertyValue(name));
   });
+  for (const about of copy.querySelectorAll("desc")) about.replaceWith(node("title", {}, about.textContent)); // shown by viewers
   return copy;
 }
 
@@ -63,6 +64,34 @@ function wrapped(text, width, size) {
     else lines.push(word);
   }
   return lines;
+}
+
+// What a drawing says about the part under the pointer: the text of its <desc>, at once and in all its lines.
+class Tip {
+  /** @param {HTMLElement} box @param {SVGElement[]} drawings */
+  constructor(box, drawings) {
+    this.box = box;
+    for (const drawing of drawings) {
+      drawing.addEventListener("pointermove", (e) => this.show(e));
+      drawing.addEventListener("pointerleave", () => this.hide());
+    }
+  }
+
+  /** @param {PointerEvent} event */
+  show(event) {
+    const part = /** @type {Element} */ (event.target);
+    const about = part.querySelector(":scope > desc") || part.closest("g")?.querySelector(":scope > desc");
+    this.box.hidden = !about;
+    if (!about) return;
+    this.box.textContent = about.textContent;
+    const { width, height } = this.box.getBoundingClientRect(), page = this.box.offsetParent.getBoundingClientRect();
+    const left = event.clientX + 14 + width < innerWidth ? event.clientX + 14 : event.clientX - 14 - width;
+    const top = Math.min(innerHeight - height - 4, event.clientY + 14);
+    this.box.style.left = `${Math.max(4, left) - page.left}px`;
+    this.box.style.top = `${Math.max(4, top) - page.top}px`;
+  }
+
+  hide() { this.box.hidden = true; }
 }
 
 // A figure that the bench draws itself, with its title and the buttons that save it.
@@ -98,6 +127,15 @@ class SvgFigure {
     this.svg.setAttribute("aria-label", title);
   }
 
+  /** Marks the ends of the layers on the left: the first row is nearest to the input.
+   * @param {number} top @param {number} bottom */
+  axis(top, bottom) {
+    const x = 10, quiet = { class: "lb-quiet", "font-size": 11 };
+    this.svg.append(node("text", { ...quiet, transform: `translate(${x - 4} ${top + 2}) rotate(90)` }, "input"),
+      node("line", { x1: x, x2: x, y1: top + 34, y2: bottom - 40, class: "lb-line" }),
+      node("text", { ...quiet, transform: `translate(${x - 4} ${bottom - 2}) rotate(90)`, "text-anchor": "end" }, "output"));
+  }
+
   /** The texts under the figure, which say what its colours and shapes mean; a scale of colours becomes " to ". */
   legend() {
     const lines = /** @type {HTMLElement[]} */ ([...this.box.querySelectorAll(".lb-step, .lb-formula, .lb-legend")]);
@@ -124,10 +162,15 @@ class SvgFigure {
     figure.append(...styledCopy(this.svg).childNodes);
     drawing.append(figure);
     if (scale) {
-      const fade = node("linearGradient", { id: "scale" }), y = top + this.height + 4;
+      const fade = node("linearGradient", { id: "scale" }), y = top + this.height + 4, left = 40;
+      const end = (part) => this.box.querySelector(part).textContent;
       for (const [offset, name] of [[0, "low"], [0.5, "surface"], [1, "high"]]) fade.append(node("stop", { offset, "stop-color": palette[name] }));
-      drawing.append(fade, node("rect", { x: 24, y, width: 120, height: 10, fill: "url(#scale)", stroke: palette.hairline }));
-      drawing.append(node("text", { x: 18, y: y + 9, "text-anchor": "end", fill: palette.quiet }, "−1"), node("text", { x: 150, y: y + 9, fill: palette.quiet }, "1"));
+      drawing.append(fade, node("rect", { x: left, y, width: 120, height: 10, fill: "url(#scale)", stroke: palette.hairline }));
+      drawing.append(node("text", { x: left - 6, y: y + 9, "text-anchor": "end", fill: palette.quiet }, end(".lb-from")), node("text", { x: left + 126, y: y + 9, fill: palette.quiet }, end(".lb-to")));
+      for (const mark of /** @type {NodeListOf<HTMLElement>} */ (scale.querySelectorAll("i:not([hidden])"))) {
+        const at = left + 1.2 * parseFloat(mark.style.left);
+        drawing.append(node("line", { x1: at, x2: at, y1: y - 2, y2: y + 12, stroke: palette.ink }));
+      }
     }
     legend.forEach((line, i) => drawing.append(node("text", { x: 4, y: under + 15 * (i + 1) - 3, fill: palette.quiet }, line)));
     return { drawing, width, height };

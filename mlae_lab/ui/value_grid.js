@@ -60,7 +60,7 @@ class ValueGrid {
         const middle = x + wide / 2, half = Math.min(wide, high) * 0.27, centre = y + high / 2;
         const stroke = node("line", { x1: middle - half, y1: centre + half, x2: middle + half, y2: centre - half, class: "lb-absent" });
         const text = isNumbered ? node("text", { x: middle, y: centre + 3.8, "font-size": high < 20 ? 9 : 10.5, "text-anchor": "middle" }) : null;
-        const tip = node("title", {}), group = node("g", {});
+        const tip = node("desc", {}), group = node("g", {});
         group.append(frame, fill, stroke, ...(text ? [text] : []), tip);
         svg.append(group);
         this.cells.push({ fill, frame, stroke, text, tip });
@@ -104,7 +104,8 @@ class ValueGrid {
         cell.text.textContent = has ? brief(value) : "";
         cell.text.setAttribute("fill", share > 0.7 ? palette.surface : palette.ink);
       }
-      cell.tip.textContent = `${this.place(i)}: ${has ? exact(value) : values ? "none" : "not evaluated yet"}`;
+      const place = this.place(i);
+      cell.tip.textContent = `${place[0].toUpperCase()}${place.slice(1)}\n${has ? exact(value) : values ? "none" : "not evaluated yet"}`;
     });
     this.counts.forEach((count, r) => {
       const line = values ? values.slice(r * columns.length, (r + 1) * columns.length).filter((v) => v !== null).length : 0;

@@ -29,7 +29,7 @@ PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(p => ({
 GRID = """() => { const svg = document.querySelector('.lb-grid svg'),
     fills = [...svg.querySelectorAll('g > rect:nth-child(2)')];
     return { box: svg.getBoundingClientRect().toJSON(),
-        tips: [...svg.querySelectorAll('g > title')].map(t => t.textContent),
+        tips: [...svg.querySelectorAll('g > desc')].map(t => t.textContent),
         fills: fills.map(r => r.getAttribute('fill')), sizes: fills.map(r => Number(r.getAttribute('width'))) }; }"""
 TILES = """[...document.querySelectorAll('.lb-tiles svg rect[rx="1"]')].map(r => r.getAttribute('fill'))"""
 

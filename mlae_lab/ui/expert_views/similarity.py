@@ -117,20 +117,30 @@ def _baseline(run: Run) -> list[RandomBaseline | None]:
 def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others: Sequence[SimilarityStats]) -> None:
     baseline = _baseline(run)
     level = over_layers(baseline)
+    random_mean = level.mean if level else None
+    reach = figures.cosine_reach(own[-1], *others[-1:])  # both runs on one scale
     page.section("Cosine between the experts of a layer")
     with st.container(key="pair_similarity_tiles"):
         left, right = st.columns(2, gap="large")
     with left:
         page.note(f"Run {run.id}, epoch {own[-1].epoch}")
-        live_plot(figures.similarity_tiles(own[-1], run.config.plan.row_labels), key="similarity_tiles")
+        live_plot(
+            figures.similarity_tiles(own[-1], run.config.plan.row_labels, baseline=random_mean, reach=reach),
+            key="similarity_tiles",
+        )
     with right:
         if other is not None and others:
             page.note(f"Run {other.id}, epoch {others[-1].epoch}")
-            live_plot(figures.similarity_tiles(others[-1], other.config.plan.row_labels), key="similarity_tiles_other")
+            live_plot(
+                figures.similarity_tiles(others[-1], other.config.plan.row_labels, baseline=random_mean, reach=reach),
+                key="similarity_tiles_other",
+            )
         else:
             _by_layer(run, own[-1], None, None, baseline)
     page.computed(
-        "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction.",
+        "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction. The scale "
+        "ends where 95 % of the pairs do; the others have its full colour. Random experts of these shapes have the mean "
+        "|cosine| at its middle.",
         "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the "
         "diagonal is left out.",
     )
@@ -140,7 +150,7 @@ def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others
     if several:
         with columns[0]:
             live_plot(
-                figures.similarity_curve(own, others, "other", level.mean if level else None), key="similarity_curve"
+                figures.similarity_curve(own, others, "other", random_mean), key="similarity_curve"
             )
     if others:
         with columns[-1]:
@@ -207,11 +217,15 @@ def _components(run: Run, other: Run | None) -> None:
     with st.container(key="pair_similarity_tiles"):
         left, right = st.columns(2, gap="large")
     baseline = [RandomBaseline(**layer) if layer else None for layer in result["baseline"]]
+    level = over_layers(baseline)
     with left:
         if None in result["matrices"]:
             page.note("The layers have too many components to show each pair.")
         else:
-            live_plot(figures.similarity_tiles(last, result["labels"], of=of), key="similarity_tiles")
+            live_plot(
+                figures.similarity_tiles(last, result["labels"], of=of, baseline=level.mean if level else None),
+                key="similarity_tiles",
+            )
     with right:
         lines, level = [Line("this run", last.absolute)], over_layers(baseline)
         if other is not None and "other" in result and result["other"]["targets"] == result["targets"]:

@@ -34,6 +34,7 @@ class State:
         rev: Increases whenever `off` changes by anything but a click on the switches.
         ignored: Experts of an applied mask that the run does not have.
         trouble: What is wrong with the link, "" if nothing is.
+        result: Newest result of What if, shown dimmed while the next one is computed.
     """
 
     off: tuple[Cell, ...] = ()
@@ -41,6 +42,7 @@ class State:
     rev: int = 0
     ignored: tuple[str, ...] = ()
     trouble: str = ""
+    result: dict | None = None
 
 
 def state_of(plan: MaskPlan, query: Mapping[str, str]) -> State:
@@ -100,8 +102,8 @@ def switches(run: Run, key: str, state: State, image_counts: Sequence[int] = ())
     masks = _masks()
     expert_switch(plan, state.off, state.rev, clicked, f"{key}_switch", state.scale)
     page.note(
-        "Click an expert to switch it off, or a layer's label for the layer. Dashed: off. Crossed out: no expert in "
-        "this run."
+        "Click an expert to switch it off, drag over several, or click a layer's label for the layer. Dashed: off. "
+        "Crossed out: no expert in this run."
     )
     st.slider(
         "Scale all λ by", 0.0, MAX_SCALE, step=0.05, key=f"{key}_scale", on_change=scaled,

@@ -41,10 +41,16 @@ def _body(run: Run, key: str) -> None:
         count = st.session_state.get(f"{key}_images", IMAGES[0])
         arguments = {"off": off_text(plan, state.off), "scale": state.scale, "images": count}
         result = answer(run, "whatif", arguments, f"{key}_answer", "Evaluating this state")
-        if result is not None:
-            _draw_result(result, state)
-    if result is not None:
-        _flips(result)
+        is_old = result is None
+        state.result = result or state.result
+        with st.container(key="whatif_result"):
+            if state.result is not None:
+                _draw_result(state.result, state)
+    with st.container(key="whatif_flips"):
+        if state.result is not None:
+            _flips(state.result)
+    dimmed = ":is(.st-key-whatif_result, .st-key-whatif_flips)"  # page.css dims them as soon as the state changes
+    st.html(f"<style>{dimmed} {{ opacity: .4; }}</style>" if is_old else "<style></style>")
     page.section("Save the remaining experts")
     save_options(run, state.off, state.scale, f"{key}_keep")
 

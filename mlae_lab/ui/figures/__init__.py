@@ -24,7 +24,14 @@ from mlae_lab.ui.figures.errors import (
     paired_tests_figure,
     reliability_figure,
 )
-from mlae_lab.ui.figures.grids import PLAIN, QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
+from mlae_lab.ui.figures.grids import (
+    PLAIN,
+    QUANTITIES,
+    cosine_reach,
+    expert_figure,
+    layer_grid_figure,
+    similarity_tiles,
+)
 from mlae_lab.ui.figures.lessons import (
     LiveCurve,
     LiveValues,
@@ -74,6 +81,7 @@ __all__ = [
     "class_guess_figure",
     "classes_figure",
     "confusion_figure",
+    "cosine_reach",
     "difference_caption",
     "difference_figure",
     "expert_figure",

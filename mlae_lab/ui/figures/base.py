@@ -14,6 +14,7 @@ from mlae_lab.core.plan import MaskPlan
 
 MAX_POINTS = 400
 FRAME = 88  # pixels of a figure above and below its plot
+_ENDS = (0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 _LABEL_PIXELS = 15  # least distance of two labels at line ends
 _CLEAR = "rgba(0,0,0,0)"
 _KEEP = 1 - 1 / 8  # decay of a running mean per step
@@ -142,6 +143,16 @@ def room(low: float, high: float, least: float) -> tuple[float, float]:
         low, high = middle - least / 2, middle + least / 2
     margin = 0.09 * (high - low)
     return low - margin, high + margin
+
+
+def colour_reach(values: Iterable[float]) -> float:
+    """End of a diverging colour scale: the 95th percentile of the sizes, rounded up to 1, 1.5, 2, 3, 5 or 7 × 10ⁿ.
+
+    A few outliers do not wash out the rest, and the end seldom changes while a run goes on. At most 1, at least 0.01.
+    """
+    sizes = sorted(map(abs, values))
+    most = sizes[min(len(sizes) - 1, int(0.95 * len(sizes)))] if sizes else 1.0
+    return next((end for end in _ENDS if end >= most), 1.0)
 
 
 def band(

@@ -54,6 +54,7 @@ def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Ref
     ]
     title = "Accuracy: not evaluated yet"
     ends, levels = [], _reference_labels(references)
+    low = _lowest([e.accuracy for e in evaluations], [reference.value for reference in references])
     if evaluations:
         last = evaluations[-1]
         title = f"Accuracy {last.accuracy:.1f} % on {name} {outcome.when(last)}"
@@ -68,12 +69,17 @@ def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Ref
         f"Line chart. {title}.",
         "accuracy",
         xaxis=axis("epoch", range=[0, epochs * 1.06], fixedrange=False),
-        yaxis=axis("top-1 accuracy in %", range=[0, _TOP]),
-        annotations=[label for group in groups for label in spread(group, (_HEIGHT - FRAME) / _TOP)],
+        yaxis=axis("top-1 accuracy in %" + (f", from {low}" if low else ""), range=[low, _TOP]),
+        annotations=[label for group in groups for label in spread(group, (_HEIGHT - FRAME) / (_TOP - low))],
         height=_HEIGHT,
         shapes=_reference_lines(references),
         margin={"l": 52, "r": 84 if references else 44, "t": 44, "b": 44},
     )
+
+
+def _lowest(accuracies: Sequence[float], references: Sequence[float]) -> int:
+    """Lower end of the axis: a multiple of 10 under the evaluations and the references; 0 before the third one."""
+    return 0 if len(accuracies) < 3 else max(0, int(min([*accuracies, *references]) - 2) // 10 * 10)
 
 
 def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure:

@@ -7,7 +7,16 @@ from html import escape
 
 from mlae_lab.core.events import Canvas, SimilarityStats
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, absent_experts, axis, figure, struck
+from mlae_lab.ui.figures.base import (
+    DIVERGING,
+    SEQUENTIAL,
+    Figure,
+    absent_experts,
+    axis,
+    colour_reach,
+    figure,
+    struck,
+)
 from mlae_lab.ui.layer_grids import LayerGrid
 
 NUMBERED = 8  # columns up to which a cell has room for its number, as in value_grid.js
@@ -150,17 +159,33 @@ def layer_grid_figure(own: LayerGrid, canvas: Canvas, epoch: int) -> Figure:
     )  # fmt: skip
 
 
+def cosine_reach(*all_stats: SimilarityStats) -> float:
+    """End of the colour scale that shows these cosines."""
+    return colour_reach(
+        value
+        for stats in all_stats
+        for matrix in stats.matrices
+        for i, row in enumerate(matrix)
+        for value in row[:i]
+        if value is not None
+    )
+
+
 def similarity_tiles(
-    stats: SimilarityStats, names: Sequence[str], across: int = 4, of: tuple[str, str] = ("expert", "experts")
+    stats: SimilarityStats, names: Sequence[str], across: int = 4, of: tuple[str, str] = ("expert", "experts"),
+    baseline: float | None = None, reach: float | None = None,
 ) -> Figure:
-    """The cosine matrix of every layer, as tiles of one heat map with a colour scale from -1 to 1.
+    """The cosine matrix of every layer, as tiles of one heat map.
 
     Args:
         stats: The cosines.
         names: Labels of the layers.
         across: Tiles in a row.
         of: What is compared, one and several.
+        baseline: Mean |cosine| of random experts, written at the middle of the colour scale; None if unknown.
+        reach: End of the colour scale, by default that of these cosines (`cosine_reach`).
     """
+    reach = cosine_reach(stats) if reach is None else reach
     singular, plural = of
     sizes = [len(m) for m in stats.matrices]
     tile = max([*sizes, 1])
@@ -197,8 +222,8 @@ def similarity_tiles(
             "name": "cosine",
             "z": z,
             "text": text,
-            "zmin": -1,
-            "zmax": 1,
+            "zmin": -reach,
+            "zmax": reach,
             "colorscale": DIVERGING,
             "xgap": 1,
             "ygap": 1,
@@ -207,7 +232,12 @@ def similarity_tiles(
             "colorbar": {
                 "thickness": 8,
                 "outlinewidth": 0,
-                "tickvals": [-1, 0, 1],
+                "tickvals": [-reach, 0, reach],
+                "ticktext": [
+                    f"−{reach:g}",
+                    "0" if baseline is None else f"random<br>±{baseline:.2g}",
+                    f"{reach:g}",
+                ],
                 "tickfont": {"size": 11, "color": "@quiet"},
             },
         },
