@@ -22,6 +22,7 @@ BENCHMARKS = {
     "ui": "server cost and smoothness of the live bench",
     "many_runs": "server time of the pages with 3, 40 and 1,000 runs",
     "viewers": "what twenty viewers cost a run",
+    "students": "forty students in one lesson: how quickly a click is answered",
 }
 
 

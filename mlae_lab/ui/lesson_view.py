@@ -20,7 +20,7 @@ from mlae_lab.lessons.guess import Cells
 from mlae_lab.lessons.lesson import Lesson
 from mlae_lab.lessons.recording import Results
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import lesson_runs
+from mlae_lab.runs import lesson_runs, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.lesson_runs import LessonRun
 from mlae_lab.runs.status import Status
@@ -163,6 +163,8 @@ class _View:
         with right:
             st.html(f'<p class="lab-question">{_shown(self.lesson.question)}</p>')
             self._guess_form()
+        if self.lesson.live_runs(lesson_guess(self.lesson), self.results.task):
+            supervisor.warm()  # while the person guesses
 
     def _guess_form(self) -> None:
         state, lesson = self.state, self.lesson

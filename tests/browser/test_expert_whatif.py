@@ -66,6 +66,17 @@ def test_from_a_run_to_what_if_to_reset(lab: Lab, run: Run, visit: Callable[...,
     assert fact(page, "Loss").endswith(f"{expected['now']['loss']:.3f}")
     assert page.locator('.es-cell[aria-pressed="false"]').count() == 3
 
+    first_cell, last_cell = (page.locator(".es-cell").nth(i).bounding_box() for i in (2, 4))  # a drag over layer 11
+    page.mouse.move(first_cell["x"] + 8, first_cell["y"] + 8)
+    page.mouse.down()
+    page.mouse.move(last_cell["x"] + 8, last_cell["y"] + 8, steps=2)
+    page.mouse.up()
+    page.wait_for_url(re.compile("off=L11(,|%2C)L12|off=L12$"))
+    assert page.locator('.es-cell[aria-pressed="false"]').count() == 5
+    page.keyboard.press("Control+z")  # one step: the drag
+    page.wait_for_url(re.compile("off=L11E2(,|%2C)L12"))
+    wait_for(page, lambda: [fact(page, "Now"), fact(page, "Images that flip")] == shown)
+
     link = visit(page.url.removeprefix(lab.url))  # another visitor opens the link
     link.get_by_text("As trained", exact=True).wait_for(timeout=60_000)
     assert link.locator('.es-cell[aria-pressed="false"]').count() == 3

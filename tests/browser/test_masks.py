@@ -52,6 +52,16 @@ def test_keyboard_alone_paints(masks: Page) -> None:
     assert label == "Layer 3, expert 2: masked"
 
 
+def test_all_layers_are_in_view_on_a_projector(masks: Page) -> None:
+    masks.set_viewport_size({"width": 1280, "height": 720})
+    masks.wait_for_function(
+        """() => [...document.querySelector('[data-testid=stMain]').querySelectorAll('.mg-cell')]
+            .every(cell => cell.getBoundingClientRect().bottom <= innerHeight)""",
+        timeout=10_000,
+    )
+    assert masks.get_by_role("button", name="Next: set up the run").is_visible()
+
+
 def test_the_frame_of_a_selection_goes_with_the_keyboard(masks: Page) -> None:
     masks.locator('.mg-cell[data-row="0"][data-column="0"]').focus()
     masks.keyboard.press("Shift+ArrowRight")

@@ -229,7 +229,9 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     two_kinds = with_modules(start, LAB, ("attn.qkv", "mlp.fc1"))
     plan_when(page, lambda p: p == two_kinds)
     page.locator(".mg-cell").nth(24 * 14 - 1).wait_for()
-    assert page.locator(".mg-group").all_inner_texts() == ["attn.qkv", "mlp.fc1"]
+    assert page.locator(".mg-group").all_inner_texts() == [
+        "attn.qkv, from input to output", "mlp.fc1, from input to output"
+    ]  # fmt: skip
     page.wait_for_timeout(500)
     drag(page, side(page, 13), side(page, 15))  # fc1 of blocks 1 to 3
     plan = plan_when(page, lambda p: p.kept[12:15] == (0, 0, 0))

@@ -79,6 +79,7 @@ def test_page_on_an_empty_store(page: str, empty_store: Path, monkeypatch: pytes
     [
         (Origin(), ""),
         (Origin(relation="study", source="abcd2345"), "Part of study abcd2345."),
+        (Origin(relation="lesson", source="is-it-better"), "Trained for the lesson is-it-better."),
         (Origin("abcd2345", "retry"), "Retry of run abcd2345."),
         (Origin(relation="branched", source="epoch 3"), "Branched from a run of another store, checkpoint epoch 3."),
     ],

@@ -45,6 +45,27 @@ def test_accuracy_figure_shows_every_evaluation_and_names_the_last() -> None:
     assert "epoch 2" in figure.alt
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "reference", "low"),
+    [
+        ((40.0, 62.5), 50.0, 0),  # too early to say where it stays
+        ((64.5, 70.0, 71.0), 65.0, 60),
+        ((97.0, 99.0, 99.5), 98.0, 90),
+        ((97.0, 99.0, 99.5), 52.5, 50),  # the reference stays on the axis
+        ((1.0, 50.0, 60.0), 20.0, 0),
+    ],
+)
+def test_the_accuracy_axis_begins_below_what_is_on_it_and_says_so(
+    accuracies: tuple[float, ...], reference: float, low: int
+) -> None:
+    figure = figures.accuracy_figure(
+        Running(steps(39)), reached(evaluations(*accuracies)), [figures.Reference("probe", reference)]
+    )
+    axis = json.loads(figure.spec)["layout"]["yaxis"]
+    assert axis["range"] == [low, 102]
+    assert axis["title"]["text"].endswith(f"from {low}" if low else "in %")
+
+
 def test_accuracy_figure_before_the_first_evaluation() -> None:
     assert "not evaluated yet" in figures.accuracy_figure(Running(steps(3)), reached([])).alt
 

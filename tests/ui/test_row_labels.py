@@ -73,3 +73,17 @@ def test_the_tile_of_the_most_similar_layer_has_the_name_of_its_row() -> None:
     means = tuple(0.9 if row == 30 else 0.1 for row in range(plan.rows))
     figure = figures.similarity_tiles(SimilarityStats(1, means, means, (pair,) * plan.rows), plan.row_labels)
     assert f"Most similar in layer {plan.row_labels[30]} (" in figure.alt
+
+
+def test_the_scale_of_cosines_ends_where_most_of_them_do() -> None:
+    def stats(*cosines: float) -> SimilarityStats:
+        return SimilarityStats(1, cosines, cosines, tuple(((1.0, c), (c, 1.0)) for c in cosines))
+
+    assert figures.cosine_reach(stats(*[0.05] * 40, 0.9)) == 0.05  # one outlier has full colour
+    assert figures.cosine_reach(stats(*[0.05] * 40), stats(*[-0.12] * 40)) == 0.15
+    assert figures.cosine_reach(stats(0.0001)) == 0.01
+    assert figures.cosine_reach(stats(-1.0)) == 1.0
+    tiles = figures.similarity_tiles(stats(0.05, -0.02), ["1", "2"], baseline=0.0029)
+    heat = tiles.data[0]
+    assert (heat["zmin"], heat["zmax"]) == (-0.05, 0.05)
+    assert heat["colorbar"]["ticktext"] == ["−0.05", "random<br>±0.0029", "0.05"]
