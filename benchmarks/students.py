@@ -33,7 +33,7 @@ from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
 
 GOAL_SECONDS = 0.5
-PATIENCE = 30.0  # seconds after which a click is given up
+TIMEOUT = 30.0  # seconds after which a click is given up
 PAUSE = (2.0, 8.0)  # seconds that a student reads between two clicks
 HISTOGRAM = b"lesson-class"  # name of the figure of the guesses
 
@@ -59,7 +59,9 @@ class Student:
         self._cached: dict[str, None] = {}
         self._values: dict[str, str] = {}  # of the radio buttons, by the widget's id
         self._timers: dict[str, tuple[float, float]] = {}  # of fragments: when each is due, and its interval
-        self.widgets: dict[str, tuple[str, str, bool]] = {}  # by the end of its key: id, fragment, whether it is enabled
+        self.widgets: dict[
+            str, tuple[str, str, bool]
+        ] = {}  # by the end of its key: id, fragment, whether it is enabled
         self.has_histogram = False
         self.finished = 0  # scripts and fragments that have ended
         self._histograms: set[str] = set()  # hashes of messages with the figure
@@ -140,10 +142,10 @@ class Student:
             await self.send(fragment)
         else:
             await self.send(fragment, pressed=widget)
-        if not await self.see(done, PATIENCE):
+        if not await self.see(done, TIMEOUT):
             return None
         ended = self.finished
-        await self.see(lambda: self.finished > ended, PATIENCE)
+        await self.see(lambda: self.finished > ended, TIMEOUT)
         return time.monotonic() - since
 
 
@@ -157,7 +159,7 @@ async def student(url: str, query: str, choice: str, arrives: float, until: floa
         own = Student(server, query)
         since = time.monotonic()
         await own.send()
-        if not await own.see(lambda: "commit" in own.widgets and own.finished > 0, PATIENCE):
+        if not await own.see(lambda: "commit" in own.widgets and own.finished > 0, TIMEOUT):
             times.failures.append("the lesson did not open")
             return
         times.add("open", time.monotonic() - since)
@@ -170,7 +172,7 @@ async def student(url: str, query: str, choice: str, arrives: float, until: floa
             await own.see(lambda: False, random.uniform(*PAUSE))
             seconds = await own.click(key, done, value)
             if seconds is None:
-                times.failures.append(f"'{action}' had no effect in {PATIENCE:g} s")
+                times.failures.append(f"'{action}' had no effect in {TIMEOUT:g} s")
                 return
             times.add(action, seconds)
         await own.see(lambda: False, max(0.0, until - time.monotonic()))
@@ -214,7 +216,7 @@ def main() -> int:
             seconds = time.monotonic() - began
             used = cpu_seconds(server.pid) - before
             runs = store.runs()
-            guesses = store.predictions(options.lesson, lesson(options.lesson).tasks[0])
+            predictions = store.predictions(options.lesson, lesson(options.lesson).tasks[0])
             print(f"{options.students} students, {os.cpu_count()} cores, load {load:.1f} before")
             for action, values in times.by_action.items():
                 print(
@@ -222,9 +224,10 @@ def main() -> int:
                     f"p95 {1000 * percentile_95(values):.0f} ms of {len(values)}"
                 )
             clicks = [value for action, values in times.by_action.items() if action != "open" for value in values]
-            print(f"{'all clicks':<18}p95 {1000 * percentile_95(clicks):.0f} ms (goal: under {1000 * GOAL_SECONDS:.0f} ms)")
+            slowest = 1000 * percentile_95(clicks)
+            print(f"{'all clicks':<18}p95 {slowest:.0f} ms (goal: under {1000 * GOAL_SECONDS:.0f} ms)")
             print(f"{'server':<18}{100 * used / seconds:.0f} % of one core over {seconds:.0f} s")
-            print(f"{'shared':<18}{len(runs)} runs for {len(guesses)} guesses")
+            print(f"{'shared':<18}{len(runs)} runs for {len(predictions)} guesses")
             for failure in sorted(set(times.failures)):
                 print(f"failed: {times.failures.count(failure)} students, {failure}")
             return 1 if times.failures or percentile_95(clicks) >= GOAL_SECONDS else 0

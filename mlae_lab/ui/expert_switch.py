@@ -1,4 +1,4 @@
-"""The experts of a run as switches: an inline component. A click or a drag shows at once, before its effect is computed."""
+"""The experts of a run as switches: an inline component. A click or drag shows at once, before its effect is known."""
 
 from __future__ import annotations
 

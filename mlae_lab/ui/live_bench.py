@@ -292,7 +292,7 @@ def _cosine(value: float | None) -> float | None:
 
 
 def _cosine_scale(tail: queries.Tail, config: RunConfig) -> dict[str, float | None]:
-    """End of the colour scale of the cosines, that of the newest evaluation, and the mean |cosine| of random experts."""
+    """End of the colour scale of the newest cosines, and the mean |cosine| of random experts."""
     reach = figures.cosine_reach(*tail.similarity[-1:])
     return {"reach": reach, "random": random_cosine(config)}
 

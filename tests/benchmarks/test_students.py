@@ -25,7 +25,7 @@ def timer(fragment: str) -> ForwardMsg:
     return message
 
 
-def ended(status: ForwardMsg.ScriptFinishedStatus) -> ForwardMsg:
+def ended(status: ForwardMsg.ScriptFinishedStatus.ValueType) -> ForwardMsg:
     message = ForwardMsg()
     message.script_finished = status
     return message

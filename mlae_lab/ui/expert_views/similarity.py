@@ -139,8 +139,8 @@ def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others
             _by_layer(run, own[-1], None, None, baseline)
     page.computed(
         "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction. The scale "
-        "ends where 95 % of the pairs do; the others have its full colour. Random experts of these shapes have the mean "
-        "|cosine| at its middle.",
+        "ends where 95 % of the pairs do; the others have its full colour. Random experts of these shapes have the "
+        "mean |cosine| at its middle.",
         "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the "
         "diagonal is left out.",
     )
@@ -149,9 +149,7 @@ def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others
         columns = st.columns(1 + bool(others and several), gap="large")
     if several:
         with columns[0]:
-            live_plot(
-                figures.similarity_curve(own, others, "other", random_mean), key="similarity_curve"
-            )
+            live_plot(figures.similarity_curve(own, others, "other", random_mean), key="similarity_curve")
     if others:
         with columns[-1]:
             _by_layer(run, own[-1], other, others[-1], baseline)

@@ -148,7 +148,7 @@ def room(low: float, high: float, least: float) -> tuple[float, float]:
 def colour_reach(values: Iterable[float]) -> float:
     """End of a diverging colour scale: the 95th percentile of the sizes, rounded up to 1, 1.5, 2, 3, 5 or 7 × 10ⁿ.
 
-    A few outliers do not wash out the rest, and the end seldom changes while a run goes on. At most 1, at least 0.01.
+    A few outliers do not wash out the rest, and the end seldom changes during a run. At most 1, at least 0.01.
     """
     sizes = sorted(map(abs, values))
     most = sizes[min(len(sizes) - 1, int(0.95 * len(sizes)))] if sizes else 1.0

@@ -172,8 +172,12 @@ def cosine_reach(*all_stats: SimilarityStats) -> float:
 
 
 def similarity_tiles(
-    stats: SimilarityStats, names: Sequence[str], across: int = 4, of: tuple[str, str] = ("expert", "experts"),
-    baseline: float | None = None, reach: float | None = None,
+    stats: SimilarityStats,
+    names: Sequence[str],
+    across: int = 4,
+    of: tuple[str, str] = ("expert", "experts"),
+    baseline: float | None = None,
+    reach: float | None = None,
 ) -> Figure:
     """The cosine matrix of every layer, as tiles of one heat map.
 
