@@ -117,6 +117,19 @@ def problem_of(path: Path) -> tuple[str, int]:
     return "", 0
 
 
+def examined(path: Path, rule: ResizeRule) -> tuple[np.ndarray, int] | str:
+    """As `decoded_with_content`, with a comparison of checksums; in place of an error, why the lab cannot read it."""
+    try:
+        content = _content(path)
+        with _opened(content, path.suffix) as image:
+            image.verify()
+        return _pixels(content, rule, path.suffix), content_hash(content)
+    except _Unreadable as error:
+        return error.short
+    except Exception as error:
+        return _reason(error)
+
+
 def depth_of(largest: int) -> int | None:
     """Bits, 8 to 16, that hold a dataset's largest value; None (for 0) without files of more than 8 bits."""
     return min(16, max(8, largest.bit_length())) if largest else None

@@ -20,7 +20,8 @@ _OTHER_PROGRAMS = {
     "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
     "lost+found", "found.000", "system volume information", "__macosx", "__pycache__",
 }  # fmt: skip
-_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+DATASET_FILE = "mlae-lab-dataset.json"  # how `data.own_dataset` made the folder
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", DATASET_FILE}
 
 
 @dataclass
@@ -147,6 +148,11 @@ def unreadable_note(unreadable: Mapping[str, str], total: int) -> str:
     """The note on images that are left out. total: number of images, these included."""
     named = [f"{path} ({reason})" for path, reason in sorted(unreadable.items())]
     return f"Left out, as they cannot be read: {len(unreadable):,} of {counted(total)}, {some(named)}."
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file is hidden, or one that a file manager or the lab itself creates."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def is_of_other_program(name: str) -> bool:

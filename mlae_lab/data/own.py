@@ -49,13 +49,13 @@ def read_own(
     if vtab.has_training_lists(folder):
         return _by_lists(folder, as_0_5, unreadable)
     files = read_files(folder, as_0_5, unreadable)
-    given, notes = _splits_of(folder, files, as_0_5)
+    given, notes = splits_of(folder, files, as_0_5)
     paths = [path for classes in given.values() for of_class in classes.values() for path in of_class]
     left_out = {path: files.unreadable[path] for path in paths if path in files.unreadable}
     if not as_0_5:
         _check_unreadable(folder, given, left_out)
         _check_links(folder, given, files.links)
-        given, merged = _merged_by_case(_only_readable(given, files))
+        given, merged = merged_by_case(_only_readable(given, files))
         notes += merged
         _check_shared_classes(folder, given)
     names = _checked_names(folder, given, bool(left_out))
@@ -111,7 +111,7 @@ def _by_lists(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> List
     return Listing(folder, "own", splits, names, notes=notes, lists=lists, left_out=left_out)
 
 
-def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:
+def splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:
     """Images by split and class, unreadable ones included, and notes; the split is "" for class folders alone."""
     inside: dict[str, Classes] = {name: {} for name in files.folders}  # of each folder, its own folders
     loose: dict[str, list[str]] = {name: [] for name in files.folders}
@@ -258,7 +258,7 @@ def _check_links(folder: Path, given: Mapping[str, Classes], links: Mapping[str,
                 )
 
 
-def _merged_by_case(given: dict[str, Classes]) -> tuple[dict[str, Classes], list[str]]:
+def merged_by_case(given: dict[str, Classes]) -> tuple[dict[str, Classes], list[str]]:
     """Classes with equal names up to case in different splits as one class, named as in train; and a note.
 
     Two such folders in the same split stay two classes, which the note says too.

@@ -7,7 +7,7 @@ no other image to another split, and the result is the same on every machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlae_lab.data.listing import composed
 
@@ -77,26 +77,25 @@ def _by_class(split_of: dict[str, str], name_of: dict[str, str]) -> dict[str, Cl
     return splits
 
 
-# ---------------------------------------------------------------- version 0.5
+def stratified(source: Classes, sizes: Mapping[str, int], key: Callable[[str], bytes]) -> dict[str, Classes]:
+    """Divide images into splits of exact sizes with equal shares of every class, as far as whole images allow.
 
+    The images of each class get evenly spaced positions between 0 and 1 in random order, the first of them 0, so that
+    every class is in the first split; the sorted sequence of all images is cut.
 
-def sampled_0_5(source: Classes, missing: Sequence[str], seed: int) -> dict[str, Classes]:
-    """The splits of version 0.5, for runs that it made: exact sizes, stratified by class.
+    Args:
+        source: Images by class.
+        sizes: Number of images of each split, in order; together all images.
+        key: Random sort key of an image. Images with equal keys, which are neighbours then, are usually in one split.
 
-    The images of each class get evenly spaced positions between 0 and 1 in random order, and the sorted sequence of
-    all images is cut: at 800 / 200 / rest from 1,500 images on, else at 60 / 20 / 20 percent. One more image changes
-    the split of others, which is why new runs use `sampled`.
+    Returns:
+        Images by split and class.
     """
-    images = sum(map(len, source.values()))
-    fifth = max(1, round(images / 5))
-    sizes = {"train": images - fifth * len(missing), **dict.fromkeys(missing, fifth)}
-    if len(missing) == 2 and images >= _LARGE_0_5:
-        sizes = dict(zip(("train", *missing), (800, 200, images - 1000), strict=True))
     sequence = []
     for name, paths in source.items():
-        shuffled = sorted((draw_key(path, seed), path) for path in paths)
-        for rank, (key, path) in enumerate(shuffled):
-            sequence.append(((rank + 0.5) / len(shuffled) if rank else 0.0, key, name, path))
+        shuffled = sorted((key(path), path) for path in paths)
+        for rank, (drawn, path) in enumerate(shuffled):
+            sequence.append(((rank + 0.5) / len(shuffled) if rank else 0.0, drawn, name, path))
     sequence.sort()
     splits: dict[str, Classes] = {}
     start = 0
@@ -106,3 +105,20 @@ def sampled_0_5(source: Classes, missing: Sequence[str], seed: int) -> dict[str,
             splits[split].setdefault(name, []).append(path)
         start += size
     return splits
+
+
+# ---------------------------------------------------------------- version 0.5
+
+
+def sampled_0_5(source: Classes, missing: Sequence[str], seed: int) -> dict[str, Classes]:
+    """The splits of version 0.5, for runs that it made: exact sizes, stratified by class.
+
+    `stratified` at 800 / 200 / rest from 1,500 images on, else at 60 / 20 / 20 percent. One more image changes the
+    split of others, which is why new runs use `sampled`.
+    """
+    images = sum(map(len, source.values()))
+    fifth = max(1, round(images / 5))
+    sizes = {"train": images - fifth * len(missing), **dict.fromkeys(missing, fifth)}
+    if len(missing) == 2 and images >= _LARGE_0_5:
+        sizes = dict(zip(("train", *missing), (800, 200, images - 1000), strict=True))
+    return stratified(source, sizes, lambda path: draw_key(path, seed))
