@@ -10,6 +10,7 @@ from pathlib import Path
 from mlae_lab.errors import LabError
 
 STORE, DATA = "MLAE_LAB_STORE", "MLAE_LAB_DATA"
+IMAGE_FOLDERS = "MLAE_LAB_IMAGE_FOLDERS"  # below which the pages may read images (`data.dataset_input`)
 FEATURES = "MLAE_LAB_FEATURES"  # folder of frozen features, or "off" (`training.feature_cache`)
 # Where alerts go (`runs.alerts`): an address, a command, a settings file.
 ALERT_URL, ALERT_COMMAND, ALERTS = "MLAE_LAB_ALERT_URL", "MLAE_LAB_ALERT_COMMAND", "MLAE_LAB_ALERTS"
@@ -52,6 +53,12 @@ def folder(variable: str) -> Path | None:
     return expanded(Path(given), variable) if given else None
 
 
+def folders(variable: str) -> tuple[Path, ...]:
+    """The folders in a variable, separated as in PATH. Raises LabError for `~name` of an unknown user."""
+    given = filter(None, os.environ.get(variable, "").split(os.pathsep))
+    return tuple(expanded(Path(path), variable).absolute() for path in given)
+
+
 def expanded(path: Path, name: str, kind: str = "folder") -> Path:
     """A path of the user with `~` replaced.
 
@@ -73,5 +80,6 @@ def check() -> None:
     """Check all variables, also those that only the process of a run or of a probe reads. Raises LabError."""
     for variable in (STORE, DATA, FEATURES):
         folder(variable)
+    folders(IMAGE_FOLDERS)
     for number in (SAVE, END, WARM, PROBE_IDLE):
         number.value()

@@ -21,6 +21,7 @@ from mlae_lab import doctor, environment, network
 from mlae_lab.cli import (
     alerts,
     choose,
+    datasets,
     diversity,
     errors,
     fetching,
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-_PATHS = ("--store", "--data", "--weights", "--into", "--out", "--export")
+_PATHS = ("--store", "--data", "--weights", "--into", "--out", "--export", "--images", "--labels")
 
 
 def _refuse_empty_paths(words: Sequence[str]) -> None:
@@ -147,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     whatif.add(command)
     diversity.add(command)
     similarity.add(command)
+    datasets.add(command)
     fetch = command("fetch", fetching.fetch, "download a task's images or a backbone's weights")
     fetch.add_argument("name", metavar="TASK|BACKBONE")
     fetch.add_argument("--yes", action="store_true", help="skip the confirmation of a large download")
@@ -167,6 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="public host name under which a proxy serves the lab; always requires a password; may be repeated",
     )
+    app.add_argument(
+        "--images", action="append", default=[], type=Path, metavar="DIR",
+        help="folder below which the pages may read images for datasets; may be repeated",
+    )  # fmt: skip
     doctor = command("doctor", _doctor, "check devices, versions, data, disk and store", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try every device (takes seconds)")
     doctor.add_argument(
@@ -258,6 +264,12 @@ def _app(args: argparse.Namespace) -> int:
         variables[environment.STORE] = str(store)
     if home_store() is None:
         variables["HOME"] = str(store)  # Streamlit does not start without one
+    if args.images:
+        roots = [environment.expanded(folder, "--images").absolute() for folder in args.images]
+        for root in roots:
+            if not root.is_dir():
+                raise UsageError(f"--images is {root}, which is not a folder: name one that holds images")
+        variables[environment.IMAGE_FOLDERS] = os.pathsep.join(map(str, roots))
     arguments = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
     if args.host is not None:
         arguments += ["--server.address", args.host.strip("[]")]

@@ -125,18 +125,18 @@ def current_owner() -> str:
         return terminal_owner("")
 
 
-def check_owner(args: argparse.Namespace, store: RunStore, owner: str, name: str) -> None:
-    """Raise UsageError before somebody else's run or mask is changed by accident; `--yes` allows it.
+def check_owner(args: argparse.Namespace, store: RunStore | None, owner: str, name: str) -> None:
+    """Raise UsageError before somebody else's run, mask or dataset is changed by accident; `--yes` allows it.
 
     A browser without a nickname may be the caller's own.
 
     Args:
         args: With `yes`.
-        store: Knows the nicknames.
+        store: Knows the nicknames; None if there is none.
         owner: As it is stored.
         name: What the owner has, for the message.
     """
-    person = owner_name(owner, store.nicknames())
+    person = owner_name(owner, store.nicknames() if store else {})
     if person and owner != current_owner() and not args.yes:
         raise UsageError(f"{name} belongs to {person}: add --yes to change it anyway")
 

@@ -193,10 +193,9 @@ def plan(source: ImageSource, facts: Mapping[str, ImageFacts], changes: Changes 
         left_out.setdefault(reason, []).append(divided[i].path)
     images = [image for i, image in enumerate(divided) if i not in leaked]
     same = tuple(tuple(divided[i] for i in group) for group in groups)
-    return DatasetPlan(
-        source, tuple(images), {reason: tuple(sorted(paths)) for reason, paths in left_out.items()}, tuple(_problems(images)),
-        (*source.notes, *notes), changes, same, near, tuple(divided),
-    )  # fmt: skip
+    named = {reason: tuple(sorted(paths)) for reason, paths in left_out.items()}
+    problems, notes = tuple(_problems(images)), (*source.notes, *notes)
+    return DatasetPlan(source, tuple(images), named, problems, notes, changes, same, near, tuple(divided))
 
 
 def _check_changes(source: ImageSource, changes: Changes) -> None:

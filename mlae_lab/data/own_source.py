@@ -235,9 +235,7 @@ def _rows(content: bytes) -> Iterator[tuple[int, str, str, str]]:
     ]
     if columns[0] is None or columns[1] is None:
         if len(header) < 2 or not header[0].endswith(SUFFIXES):
-            raise DataError(
-                f"the CSV has the columns {some(rows[0][1], 6)}: name them file,label or file,label,split"
-            )
+            raise DataError(f"the CSV has the columns {some(rows[0][1], 6)}: name them file,label or file,label,split")
         columns = [0, 1, 2 if len(header) > 2 else None]
     else:
         rows = rows[1:]
@@ -262,7 +260,5 @@ def read_labels(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{shown(str(path))} cannot be read ({error.strerror}): name a CSV of file and label") from None
     if len(content) > MAX_CSV_BYTES:
-        raise DataError(
-            f"{shown(str(path))} has {len(content):,} bytes: a CSV of labels has at most {MAX_CSV_BYTES:,}"
-        )
+        raise DataError(f"{shown(str(path))} has {len(content):,} bytes: a CSV of labels has at most {MAX_CSV_BYTES:,}")
     return content
