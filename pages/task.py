@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.locations import PROGRAM, data_folder
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import cards
 from mlae_lab.ui.markdown import plain
+from mlae_lab.ui.own_images_view import own_images_card
 from mlae_lab.ui.task_view import task_card, task_detail
 
 LOOK = "look"
@@ -31,10 +29,13 @@ if LOOK in st.query_params:  # a card that was opened without choosing it, as th
         st.warning(f"The link could not be opened: {plain(str(error))}.")
         del st.query_params[LOOK]
 
-detail = st.container()
+own_images_card()
+with st.container(key="task_pair"):
+    detail, shelf = st.container(key="task_detail"), st.container(key="task_shelf")
 bundled = [task for task in catalog.TASKS if task.bundled]
 shown = [*bundled, *own_tasks(), *(task for task in catalog.TASKS if not task.bundled)]
-picked = cards([task_card(task, task.name == opened) for task in shown], key="task_cards", label="Tasks")
+with shelf:
+    picked = cards([task_card(task, task.name == opened) for task in shown], key="task_cards", label="Tasks")
 if picked:
     st.query_params.pop(LOOK, None)
     if ready(catalog.task(picked)):
@@ -45,7 +46,3 @@ if picked:
     st.rerun()
 with detail:
     task_detail(catalog.task(opened))
-page.note(
-    f"Own images: put a folder with one folder of images per class into {escape(str(data_folder() / 'own'))}, and it "
-    f"appears here as a task. <code>{PROGRAM} train --data FOLDER</code> uses any other folder."
-)

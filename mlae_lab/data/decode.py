@@ -15,11 +15,14 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.content import content_hash
-from mlae_lab.data.file_kind import HEAD, not_an_image
+from mlae_lab.data.file_kind import HEAD, READABLE, not_an_image
 
 KINDS = ("square", "short")
 MAX_SIZE = 2048
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of an uploaded image
+# Of a dataset, which may be made of uploaded files: none of their decoders runs a program or reads another file.
+_OPTIONAL = {"AVIF": "AVIF", "JPEG2000": "JPEG 2000"}  # of which Pillow may have no decoder
+DATASET_FORMATS = (*FORMATS, "PPM", "TGA", *(name for name, kind in _OPTIONAL.items() if kind in READABLE))
 MAX_FILE = 500_000_000  # bytes; a file is read whole
 UPLOADED_PIXELS = 50_000_000  # of an uploaded file: several may be decoded at once, in the process of a page's query
 MAX_PIXELS = 89_478_485  # pixels: where PIL itself warns; a quarter of a gigabyte when decoded
@@ -118,12 +121,13 @@ def problem_of(path: Path) -> tuple[str, int]:
 
 
 def examined(path: Path, rule: ResizeRule) -> tuple[np.ndarray, int] | str:
-    """As `decoded_with_content`, with a comparison of checksums; in place of an error, why the lab cannot read it."""
+    """As `decoded_with_content`, for the DATASET_FORMATS and with a comparison of checksums; in place of an error, why
+    the lab cannot read it."""
     try:
         content = _content(path)
-        with _opened(content, path.suffix) as image:
+        with _opened(content, path.suffix, DATASET_FORMATS) as image:
             image.verify()
-        return _pixels(content, rule, path.suffix), content_hash(content)
+        return _pixels(content, rule, path.suffix, DATASET_FORMATS), content_hash(content)
     except _Unreadable as error:
         return error.short
     except Exception as error:
@@ -193,8 +197,8 @@ def _pixels(content: bytes, rule: ResizeRule, suffix: str, formats: tuple[str, .
 
 
 def _opened(content: bytes, suffix: str, formats: tuple[str, ...] | None = None) -> ImageFile.ImageFile:
-    """Open an image without decoding it. formats: of an uploaded file; None for a file in a folder."""
-    limit = MAX_PIXELS if formats is None else UPLOADED_PIXELS
+    """Open an image without decoding it. formats: that are tried; None for all."""
+    limit = UPLOADED_PIXELS if formats is FORMATS else MAX_PIXELS
     try:
         image = Image.open(io.BytesIO(content), formats=formats)
         if image.width * image.height > limit:

@@ -238,7 +238,7 @@ def _divided(
 
 def _problems(images: Sequence[SourceImage]) -> list[str]:
     total = Counter(image.label for image in images)
-    problems = [f"The class {shown(name)!r} {why}" for name in sorted(total) if (why := _name_problem(name))]
+    problems = [f"The class {shown(name)!r} {why}" for name in sorted(total) if (why := name_problem(name))]
     if len(total) < 2:
         problems.append(f"There must be at least two classes with images, and there is {some(list(total)) or 'none'}.")
     if single := [name for name, count in total.items() if count < 2]:
@@ -255,7 +255,7 @@ def _problems(images: Sequence[SourceImage]) -> list[str]:
     return problems
 
 
-def _name_problem(name: str) -> str:
+def name_problem(name: str) -> str:
     """What is wrong with a name for a folder, as the end of a sentence; "" for a good one."""
     if not name:
         return "needs a name."
@@ -279,7 +279,7 @@ def own_folder() -> Path:
 def new_task(name: str) -> Task:
     """The task of a dataset that does not exist yet. Raises DataError for a name that cannot be used."""
     name = composed(name.strip())
-    if problem := _name_problem(name):
+    if problem := name_problem(name):
         raise DataError(f"the dataset {shown(name)[:100]!r} {problem.rstrip('.')}")
     if len(name) > MAX_NAME:
         raise DataError(f"the name has {len(name)} characters: a dataset's has at most {MAX_NAME}")
@@ -304,7 +304,7 @@ def next_version(name: str) -> str:
 def free_name(wanted: str) -> str:
     """A name that `new_task` accepts, as close as possible to the wanted one."""
     name = composed(re.sub(r"[/\\\x00-\x1f]+", " ", wanted).strip().lstrip("."))[: MAX_NAME - 6].strip()
-    if not name or _name_problem(name):
+    if not name or name_problem(name):
         name = "images"
     return name if name.casefold() not in _names() else next_version(name)
 

@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core.config import RunConfig
+from mlae_lab.data.own_dataset import StoredDataset
 from mlae_lab.network import is_public
 from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
@@ -192,8 +193,8 @@ def _exported(run_id: str) -> bytes:
         return file.read_bytes()
 
 
-def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan | StoredStudy) -> bool:
-    """Whether a run, a saved mask or a study is the visitor's, nobody's, or that of the only user of this machine."""
+def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan | StoredStudy | StoredDataset) -> bool:
+    """Whether it is the visitor's, nobody's, or that of the only user of this machine."""
     if entry.owner in ("", visitor.current()):
         return True
     try:

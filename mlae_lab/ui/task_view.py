@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.catalog import Group, Task
@@ -25,7 +26,8 @@ from mlae_lab.ui.cards import Card
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
-from mlae_lab.ui.navigation import link
+from mlae_lab.ui.navigation import go
+from mlae_lab.ui.own_images_view import dataset_actions
 from mlae_lab.ui.thumbnails import gain_image, image_address
 
 _GROUPS = {
@@ -144,7 +146,9 @@ def task_card(task: Task, chosen: bool) -> Card:
 def task_detail(task: Task) -> None:
     """Draw the details of a task."""
     page.section(f"{escape(task.title)}: {task.question}")
+    following = st.container()  # the button is above the details, where it is seen without scrolling
     if task.bundled:
+        _next(task, following)
         _sizes(task)
         _bundled(task)
         return
@@ -153,7 +157,7 @@ def task_detail(task: Task) -> None:
         _sizes(task)
         _reported(task)
     if folder is None and task.group is Group.OWN:
-        st.info(plain(f"{data_folder() / 'own'} has no folder {task.title}: put its class folders with images there."))
+        st.info(plain(f"{data_folder() / 'own'} has no folder {task.title}: choose another task, or add images above."))
         return
     if folder is None:
         expected = (
@@ -167,7 +171,12 @@ def task_detail(task: Task) -> None:
         )
         fetch_panel(task.name)
         return
-    _on_disk(task, folder)
+    _on_disk(task, folder, following)
+
+
+def _next(task: Task, place: DeltaGenerator) -> None:
+    if place.button("Next: Masks", type="primary", key="task_next"):
+        go("masks", task=task.name)
 
 
 def _sizes(task: Task) -> None:
@@ -194,10 +203,9 @@ def _bundled(task: Task) -> None:
             "A stand-in for the VTAB task of that name: the same distribution, rendered here from its formula, "
             "with 2,000 test images in place of 73,728. Its results are not VTAB results."
         )
-    link("masks", "Continue to the mask", task=task.name)
 
 
-def _on_disk(task: Task, folder: Path) -> None:
+def _on_disk(task: Task, folder: Path, following: DeltaGenerator) -> None:
     """Draw a task with images in a folder: census, examples, class balance."""
     try:
         with st.spinner("Counting images"):
@@ -206,10 +214,14 @@ def _on_disk(task: Task, folder: Path) -> None:
     except DataError as error:
         st.error(plain(sentence(error)))
         return
+    if census.state == "ready":
+        _next(task, following)
     page.section(f"On this machine: {tasks.label(task, census)}")
     if task.group is Group.OWN:
         page.facts(("Classes", f"{census.classes:,}"), *((s.capitalize(), f"{n:,}") for s, n in census.counts.items()))
     page.note(escape(f"{census.state.capitalize()}, in {folder}."))
+    if task.group is Group.OWN:
+        dataset_actions(task, folder)
     _census_texts(census)
     names = listing.class_names[:40]
     counts = {
@@ -242,20 +254,14 @@ def _on_disk(task: Task, folder: Path) -> None:
             st.error(plain(checked.problems[0]))
         else:
             st.success(f"All {sum(checked.counts.values()):,} images can be read.")
-    if census.state == "ready":
-        link("masks", "Continue to the mask", task=task.name)
 
 
 def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
-    with st.container(key="pair_task_images"):
-        left, right = st.columns([6, 5], gap="large")
-    with left:
-        tiles = "".join(
-            f'<figure><img src="{a}" alt="{escape(n)}"><figcaption>{escape(n)}</figcaption></figure>' for n, a in shown
-        )
-        st.html(f'<div class="lab-examples">{tiles}</div>')
-    with right:
-        live_plot(figures.balance_figure(names, counts), key="task_balance")
+    tiles = "".join(
+        f'<figure><img src="{a}" alt="{escape(n)}"><figcaption>{escape(n)}</figcaption></figure>' for n, a in shown
+    )
+    st.html(f'<div class="lab-examples">{tiles}</div>')
+    live_plot(figures.balance_figure(names, counts), key="task_balance")
 
 
 def _reported(task: Task) -> None:
@@ -277,23 +283,19 @@ def _reported(task: Task) -> None:
         )
         return
     rates = paper.BY_DROP_RATE[task.name]
-    with st.container(key="pair_task_paper"):
-        left, right = st.columns([6, 5], gap="large", vertical_alignment="center")
-    with left:
-        live_plot(figures.paper_figure(rates, probe.value, reported.value), key="task_paper")
-    with right:
+    live_plot(figures.paper_figure(rates, probe.value, reported.value), key="task_paper")
+    page.note(
+        f"Masking did not help here: no p above 0 beats p = 0 ({rates[0]:.1f} %, Table 15)."
+        if gain <= 0
+        else f"Masking gained {gain:.1f} points here over p = 0 (Table 15)."
+    )
+    if values := paper.disagreeing_values(task.name):
         page.note(
-            f"Masking did not help here: no p above 0 beats p = 0 ({rates[0]:.1f} %, Table 15)."
-            if gain <= 0
-            else f"Masking gained {gain:.1f} points here over p = 0 (Table 15)."
+            "The tables of the paper report different best values: "
+            + ", ".join(f"{c.value} ({c.table})" for c in values)
+            + ". All with ViT-B/16 on ImageNet-21k, trained on all 1,000, tested on test."
         )
-        if values := paper.disagreeing_values(task.name):
-            page.note(
-                "The tables of the paper report different best values: "
-                + ", ".join(f"{c.value} ({c.table})" for c in values)
-                + ". All with ViT-B/16 on ImageNet-21k, trained on all 1,000, tested on test."
-            )
-        use_tuned(task)
+    use_tuned(task)
 
 
 def use_tuned(task: Task) -> None:

@@ -1,13 +1,17 @@
-"""The Task page of a folder of own images, whatever its name and with files that cannot be read."""
+"""The Task page of own images: a folder with whatever in it, and a dataset that is previewed, then made, on the page."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.data.trees import make_own
 from tests.lab import html, open_page
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
 
 
 @pytest.fixture
@@ -33,4 +37,68 @@ def test_a_folder_that_is_gone_is_one_sentence(data: Path) -> None:
     at = open_page("task", task="own:gone")
     assert not at.exception
     (info,) = at.info
-    assert "has no folder gone: put its class folders with images there" in info.value
+    assert "has no folder gone: choose another task, or add images above" in info.value
+
+
+def preview_of(data: Path, monkeypatch: pytest.MonkeyPatch, counts: dict[str, int]) -> AppTest:
+    """The Task page with the preview of a folder below a root of the server."""
+    make_own(data.parent / "root" / "photos", counts)
+    monkeypatch.setenv("MLAE_LAB_IMAGE_FOLDERS", str(data.parent / "root"))
+    at = open_page("task")
+    at.button(key="own_toggle").click().run()
+    at.button_group(key="own_where").set_value("Folder on this machine").run()
+    at.selectbox(key="own_below_1").set_value("photos").run()
+    at.button(key="own_read_folder_1").click().run()
+    assert not at.exception
+    return at
+
+
+def test_a_folder_below_a_root_becomes_a_dataset(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = preview_of(data, monkeypatch, {"owl": 20, "wren": 10, "fog": 10})
+    text = html(at)
+    assert "40 images in 3 classes. Nothing is stored yet" in text
+    assert "Unequal classes: owl has 20 images, fog 10, a ratio of 2.0 to 1" in text
+    assert text.count("<figcaption>owl</figcaption>") == 3
+    assert not (data / "own").exists()
+    at.multiselect(key="own_leave_out_1").set_value(["fog"]).run()
+    at.text_area(key="own_rename_1").set_value("wren = Wren").run()
+    at.number_input(key="own_test_1").set_value(30).run()
+    at.text_input(key="own_name_1").set_value("My birds").run()
+    at.button(key="own_create_1").click().run()
+    assert not at.exception
+    assert at.query_params["task"] == "own:My birds"
+    assert "own images, 15/6/9" in html(at)
+    assert "from photos; 10 files left out" in html(at)
+    assert sorted(path.name for path in (data / "own" / "My birds" / "train").iterdir()) == ["Wren", "owl"]
+    assert at.button(key="task_next").label == "Next: Masks"
+
+    at.button(key="own_version_start").click().run()
+    at.button(key="own_read_version_2").click().run()
+    assert at.radio(key="own_split_2").value == "As given"
+    assert at.text_input(key="own_name_2").value == "My birds v2"
+    at.button(key="own_create_2").click().run()
+    assert at.query_params["task"] == "own:My birds v2"
+    at.button(key="own_delete").click().run()
+    at.button(key="own_delete_yes").click().run()
+    assert not at.exception
+    assert [path.name for path in (data / "own").iterdir()] == ["My birds"]
+
+
+def test_what_cannot_be_stored_is_one_sentence(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = preview_of(data, monkeypatch, {"owl": 6, "wren": 1})
+    assert at.button(key="own_create_1").disabled
+    assert "wren has one: leave it out or merge it" in at.error[0].value
+    at.text_area(key="own_rename_1").set_value("wren").run()
+    assert "renames no class" in at.warning[0].value
+    at.text_area(key="own_rename_1").set_value("wren = owl").run()
+    assert "at least two classes" in at.error[0].value
+    assert not at.exception
+
+
+def test_without_roots_a_browser_can_read_no_folder(data: Path) -> None:
+    at = open_page("task")
+    at.button(key="own_toggle").click().run()
+    at.button_group(key="own_where").set_value("Folder on this machine").run()
+    assert not at.exception
+    assert "a browser can read none" in html(at)
+    assert not [button for button in at.button if button.label == "Preview"]
