@@ -80,7 +80,7 @@ def _new(args: argparse.Namespace) -> int:
         task = None
         if not args.dry_run:
             task = own_dataset.write(plan, args.name, given.origin, current_owner(), link=given.linkable)
-    lines = [*_table(plan), *plan.notes, *own_dataset.summary(plan), *plan.problems]
+    lines = [*_table(plan), *plan.notes, *own_dataset.left_out_lines(plan), *own_dataset.findings(plan), *plan.problems]
     if task is not None:
         lines += ["", f"{task.title} is the task {task.name}: `{PROGRAM} train --task {_quoted(task)}` trains on it"]
     result = {
@@ -203,7 +203,7 @@ def _check(args: argparse.Namespace) -> int:
     facts = examine(source.folder, [image.path for image in source.images])
     ratio = None if source.has_splits else RATIO
     plan = own_dataset.plan(source, facts, Changes(ratio=ratio, duplicates="keep"))
-    lines = [*_table(plan), *(own_dataset.summary(plan) or ["No duplicates and nothing left out."])]
+    lines = [*_table(plan), *own_dataset.left_out_lines(plan), *(own_dataset.findings(plan) or ["No duplicates."])]
     if not source.has_splits:
         lines.append("The folder names no splits, so only duplicates within it are certain.")
     for group in sorted(plan.same, key=lambda group: len({image.split for image in group}), reverse=True)[:_LISTED]:

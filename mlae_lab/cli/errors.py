@@ -47,6 +47,7 @@ def _lines(answer: Mapping) -> list[str]:
     lines = [
         f"{answer['correct']} of {answer['images']} images correct: accuracy {answer['accuracy']:.1f} % "
         f"(95 % {answer['low']:.1f} to {answer['high']:.1f})",
+        f"balanced accuracy {answer['balanced_accuracy']:.1f} % (mean recall of the classes)",
         f"mean confidence {100 * answer['confidence_mean']:.1f} %, ECE {answer['ece']:.4f} in {len(answer['bins'])} "
         f"bins, Brier score {answer['brier']:.4f}, loss {answer['loss']:.4f} nats",
         "",

@@ -27,6 +27,7 @@ from mlae_lab.cli.output import (
     store_of,
     store_with_run,
 )
+from mlae_lab.core.events import Evaluation
 from mlae_lab.core.units import format_bytes
 from mlae_lab.core.where import parse
 from mlae_lab.data.listing import counted
@@ -34,6 +35,7 @@ from mlae_lab.errors import LabError
 from mlae_lab.files import require_free, write_whole
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, run_table, supervisor
+from mlae_lab.runs.class_recall import class_recall
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.report import sentence_of_damage, state
@@ -121,6 +123,14 @@ def _runs(args: argparse.Namespace) -> int:
     if args.run is not None:
         run = derived(store, store.run(args.run))
         (row,) = _states(store, run_table.rows(store, [run]))
+        recall = class_recall(store.paths(run.id).images, store.last(run.id, Evaluation))
+        if recall is not None:
+            row["balanced_accuracy"] = round(recall.balanced, 2)
+            row["class_recall"] = {
+                name: round(100 * hits / total, 2)
+                for name, hits, total in zip(recall.names, recall.correct, recall.images, strict=True)
+                if total
+            }
         if damaged := _damaged_events(store, args.run):
             row["damaged_events"] = damaged
         lines = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]

@@ -120,6 +120,12 @@ TERMS: tuple[Term, ...] = (
         pages=("compare", "runs"),
     ),
     Term(
+        "balanced-accuracy",
+        "Balanced accuracy",
+        "The mean of the accuracies of the single classes. Small classes count as much as large ones.",
+        pages=("train", "experts"),
+    ),
+    Term(
         "baseline",
         "Baseline",
         "The run or the arm that others are compared with.",

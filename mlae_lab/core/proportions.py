@@ -35,6 +35,17 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return (0.0 if correct == 0 else center - half_width), (1.0 if correct == total else center + half_width)
 
 
+def balanced_accuracy(correct: Sequence[int], images: Sequence[int]) -> float:
+    """The mean recall of the classes that have images, in [0, 1]: every class counts alike, whatever its size.
+
+    Args:
+        correct: Number of correctly classified images of each class.
+        images: Number of images of each class, at least one of them above 0.
+    """
+    recalls = [hits / total for hits, total in zip(correct, images, strict=True) if total]
+    return sum(recalls) / len(recalls)
+
+
 def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
     """Two-sided McNemar test of equal accuracy of A and B on the same images.
 

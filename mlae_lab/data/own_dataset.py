@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -484,23 +484,23 @@ def delete(dataset: StoredDataset) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def summary(plan: DatasetPlan, describe: Callable[[str], str] = shown) -> list[str]:
-    """Sentences about what is left out, duplicates and imbalance, for a preview.
-
-    Args:
-        plan: To describe.
-        describe: Makes a name displayable.
-    """
-    lines = [
-        f"Left out, {describe(reason)}: {counted(len(paths), 'file')} ({some(paths, 3)})."
+def left_out_lines(plan: DatasetPlan) -> list[str]:
+    """A sentence for each reason for which files are left out."""
+    return [
+        f"Left out, {shown(reason)}: {counted(len(paths), 'file')} ({some(paths, 3)})."
         for reason, paths in plan.left_out.items()
     ]
+
+
+def findings(plan: DatasetPlan) -> list[str]:
+    """Sentences about imbalance and duplicates."""
+    lines = []
     if plan.imbalance >= IMBALANCED:
         total = {name: sum(plan.counts[split][i] for split in SPLITS) for i, name in enumerate(plan.classes)}
         large, small = max(total, key=total.__getitem__), min(total, key=total.__getitem__)
         lines.append(
-            f"Unequal classes: {describe(large)} has {total[large]:,} images, {describe(small)} {total[small]:,}, "
-            f"a ratio of {plan.imbalance:.1f} to 1. Read balanced accuracy next to accuracy."
+            f"Unequal classes: {shown(large)} has {counted(total[large])}, {shown(small)} {total[small]:,}, a ratio of "
+            f"{plan.imbalance:.1f} to 1. Read balanced accuracy next to accuracy."
         )
     if plan.same:
         across, conflicts = len(plan.same_across), len(plan.conflicts)

@@ -10,11 +10,13 @@ import streamlit as st
 from mlae_lab.core import catalog, recipes
 from mlae_lab.core.proportions import wilson
 from mlae_lab.runs import commands
+from mlae_lab.runs.class_recall import class_recall
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import live_bench, page, queries, run_actions, visitor
+from mlae_lab.ui import figures, live_bench, page, queries, run_actions, visitor
 from mlae_lab.ui.live_bench import BenchText, reported_accuracy
+from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_texts import position_text, stalled_text
@@ -61,6 +63,28 @@ def bench(run_id: str) -> None:
             st.rerun()  # new status: other buttons and timer; many viewers: a slower timer
 
     panel()
+    if run.status.is_over:
+        _class_recall(run)
+
+
+def _class_recall(run: Run) -> None:
+    """Draw the recall of each class where the classes are unequal."""
+    last = queries.tail(run.id).outcome(run.config).last
+    recall = class_recall(queries.store().paths(run.id).images, last)
+    if recall is None or not recall.is_unequal or last is None:
+        return
+    page.section(f"Recall of each class: the largest class has {recall.imbalance:.1f} times the images of the smallest")
+    classes = []
+    for name, images, correct in zip(recall.names, recall.images, recall.correct, strict=True):
+        low, high = wilson(correct, images)
+        classes.append({"name": name, "images": images, "correct": correct, "low": low, "high": high})
+    live_plot(figures.class_accuracy_figure(classes, last.accuracy), key="bench_recall")
+    page.computed(
+        "Accuracy counts every image alike, so it mostly tells how well the large classes are recognised. Balanced "
+        "accuracy counts every class alike.",
+        "Recall of a class: its correctly classified images / its images. Balanced accuracy: the mean recall of the "
+        f"classes. {figures.CLASSES_NOTE}",
+    )
 
 
 def bench_state(run_id: str) -> tuple[bytes, Status, bool]:
@@ -172,6 +196,9 @@ def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     images = tail.started.evaluation_images if tail.started else 0
     value = f"{last.accuracy:.1f} %\n{_interval(last.accuracy, images)}" if last else "–"
     facts = [(f"Accuracy on {split}, {when}, 95 % interval", value), ("Status", run.status.value)]
+    recall = class_recall(queries.store().paths(run.id).images, last)
+    if recall is not None and recall.is_unequal:
+        facts.append(("Balanced accuracy", f"{recall.balanced:.1f} %"))
     if reported := reported_accuracy(run.config):
         epochs = 300 if run.config.badge.data == "FGVC" else 500
         facts.append((f"The paper, {reported.table} ({epochs} epochs)", f"{reported.value:g} %"))

@@ -336,11 +336,8 @@ def _draw_preview(preview: _Preview) -> None:
             *((split.capitalize(), f"{sum(plan.counts[split]):,}") for split in SPLITS),
             ("Largest to smallest class", f"{plan.imbalance:.1f} : 1"),
         )
-        for text in own_dataset.summary(plan):
-            page.note(escape(text))
-        for text in plan.notes:
-            page.note(escape(text))
         _examples(preview, plan)
+        page.note(escape(" ".join([*own_dataset.findings(plan), *plan.notes])))
     _duplicates(preview, plan)
     _left_out(plan)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from mlae_lab.data import census as check
 from mlae_lab.data import tasks
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.decode import ResizeRule, decoded
+from mlae_lab.data.listing import SPLITS
 from mlae_lab.locations import data_folder
 from mlae_lab.ui import draft, figures, page
 from mlae_lab.ui.cards import Card
@@ -123,11 +125,9 @@ def task_card(task: Task, chosen: bool) -> Card:
     folder = None if task.bundled else tasks.folder_of(task)
     state = "ready" if task.bundled else _state(task.name, str(folder)) if folder else "missing"
     reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
-    line = (
-        "your own images"
-        if task.group is Group.OWN
-        else f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
-    )
+    line = f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
+    if task.group is Group.OWN:
+        line, images = _own_card(task, folder) if folder and state == "ready" else ("your own images", ())
     if reported and probe:
         line = f"{task.classes} classes · {probe.value} → {reported.value} %"
         images = (gain_image(probe.value, reported.value),)
@@ -141,6 +141,14 @@ def task_card(task: Task, chosen: bool) -> Card:
         group=_GROUPS[task.group],
         chosen=chosen,
     )
+
+
+def _own_card(task: Task, folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The line and the images of the card of own images that are ready."""
+    census = _checked(task.name, str(folder))[1]
+    examples = _examples_on_disk(str(folder), task.name, json.dumps(census.counts), 4)
+    counts = " / ".join(f"{count:,}" for count in census.counts.values())
+    return f"{census.classes} classes · {counts}", tuple(address for _, address in examples)
 
 
 def task_detail(task: Task) -> None:
@@ -228,7 +236,7 @@ def _on_disk(task: Task, folder: Path, following: DeltaGenerator) -> None:
         split: np.bincount(
             [label for _, label in listing.splits[split] if 0 <= label < listing.classes], minlength=listing.classes
         )[:40].tolist()
-        for split in ("train", "val")
+        for split in (SPLITS if task.group is Group.OWN else ("train", "val"))
     }
     _images(_examples_on_disk(str(folder), task.name, listing.fingerprint), names, counts)
     if st.button("Check every image", key="task_check", help="Decodes all images, some thousand per minute."):

@@ -1,4 +1,4 @@
-"""The Task page of own images: a folder with whatever in it, and a dataset that is previewed, then made, on the page."""
+"""The Task page of own images: a folder with files that cannot be read, and a dataset made on the page."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_a_folder_below_a_root_becomes_a_dataset(data: Path, monkeypatch: pytest
     assert at.button(key="task_next").label == "Next: Masks"
 
     at.button(key="own_version_start").click().run()
-    at.button(key="own_read_version_2").click().run()
-    assert at.radio(key="own_split_2").value == "As given"
-    assert at.text_input(key="own_name_2").value == "My birds v2"
-    at.button(key="own_create_2").click().run()
+    at.button(key="own_read_version_3").click().run()
+    assert at.radio(key="own_split_3").value == "As given"
+    assert at.text_input(key="own_name_3").value == "My birds v2"
+    at.button(key="own_create_3").click().run()
     assert at.query_params["task"] == "own:My birds v2"
     at.button(key="own_delete").click().run()
     at.button(key="own_delete_yes").click().run()

@@ -11,7 +11,7 @@ import torch
 
 from mlae_lab.analysis import errors as analysis
 from mlae_lab.core.progress import ProgressCallback
-from mlae_lab.core.proportions import wilson
+from mlae_lab.core.proportions import balanced_accuracy, wilson
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, QueryError
 from mlae_lab.training.queries.images import check_names, spread_out, whole
@@ -51,6 +51,7 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "of": images,
         "fingerprint": _fingerprint(loaded, indices),
         "accuracy": 100 * correct / len(indices),
+        "balanced_accuracy": _rounded(100 * balanced_accuracy(counts.diagonal().tolist(), counts.sum(1).tolist())),
         "correct": correct,
         "low": _rounded(100 * low),
         "high": _rounded(100 * high),

@@ -81,6 +81,7 @@ def _facts(result: Mapping) -> None:
     )
     page.facts(
         (f"Accuracy, {images}", f"{result['accuracy']:.1f} % ({result['low']:.1f} to {result['high']:.1f})"),
+        ("Balanced accuracy", f"{result['balanced_accuracy']:.1f} %"),
         ("Mean confidence", f"{100 * result['confidence_mean']:.1f} %"),
         (f"ECE, {len(result['bins'])} bins", f"{result['ece']:.3f}"),
         ("Brier score", f"{result['brier']:.3f}"),
