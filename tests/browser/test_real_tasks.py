@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
 
 from mlae_lab.core.events import Evaluation
 from mlae_lab.runs.status import Status
@@ -44,7 +46,7 @@ def test_a_task_is_downloaded_counted_and_trained_on(visit: Callable[..., Page],
 
     page.get_by_role("button", name="Check every image").click()
     page.get_by_text("All 62 images can be read").wait_for(timeout=60_000)
-    page.get_by_role("link", name="Continue to the mask").click()
+    page.get_by_role("button", name="Next: Masks").click()
     page.get_by_role("button", name="Next: set up the run").click(timeout=30_000)
     page.get_by_role("spinbutton", name="Epochs").fill("2")
     page.get_by_role("spinbutton", name="Epochs").press("Enter")
@@ -74,6 +76,51 @@ def test_a_folder_of_own_images_is_a_task(visit: Callable[..., Page], lab: Lab) 
     page.locator(".lab-examples img").nth(1).wait_for(timeout=30_000)
     assert page.locator(".lab-examples figcaption").all_inner_texts() == ["amsel", "star"]
     assert page.get_by_text("Your own images").count() >= 1
+
+
+def shapes(count: int, colour: tuple[int, int, int], is_round: bool) -> Iterator[bytes]:
+    """JPEG files of one coloured shape at different places."""
+    for i in range(count):
+        image = Image.new("RGB", (90, 70), (230, 230, 225))
+        box = (5 + 6 * (i % 7), 5 + 5 * (i % 5), 40 + 6 * (i % 7), 38 + 5 * (i % 5))
+        draw = ImageDraw.Draw(image)
+        (draw.ellipse if is_round else draw.rectangle)(box, fill=colour)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG")
+        yield buffer.getvalue()
+
+
+def test_a_zip_is_previewed_made_a_dataset_and_taken_to_the_masks(visit: Callable[..., Page], lab: Lab) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, count, colour, is_round in (
+            ("ball", 24, (200, 40, 40), True), ("box", 12, (40, 60, 200), False), ("blur", 9, (60, 160, 60), True),
+        ):  # fmt: skip
+            for i, content in enumerate(shapes(count, colour, is_round)):
+                archive.writestr(f"toys/{name}/{i}.jpg", content)
+        archive.writestr("__MACOSX/toys/ball/._0.jpg", b"x")
+        archive.writestr("toys/ball/broken.jpg", b"\xff\xd8\xff broken")
+    page = visit("/task")
+    page.get_by_role("button", name="Add own images").click()
+    upload = page.locator("input[type=file]")
+    upload.set_input_files({"name": "toys.zip", "mimeType": "application/zip", "buffer": buffer.getvalue()})
+    preview = page.get_by_role("button", name="Preview")
+    page.wait_for_function("!document.querySelector('[class*=st-key-own_read_files] button').disabled", timeout=30_000)
+    preview.click()
+    page.get_by_text("46 images in 3 classes. Nothing is stored yet.").wait_for(timeout=30_000)
+    assert page.locator(".lab-examples figcaption", has_text="blur").count() == 3
+    page.get_by_text("Left out (2 files)").wait_for()
+    assert not (lab.data / "own" / "toys").exists()
+    box = page.get_by_role("combobox", name="Leave out classes")
+    box.fill("blur")
+    box.press("Enter")
+    page.get_by_text("Left out (11 files)").wait_for(timeout=30_000)
+    page.get_by_role("button", name="Create dataset").click()
+    page.get_by_text("On this machine: own images").wait_for(timeout=30_000)
+    classes = sorted(path.name for path in (lab.data / "own" / "toys" / "train").iterdir())
+    assert classes == ["ball", "box"]
+    page.get_by_role("button", name="Next: Masks").click()
+    page.wait_for_url("**/masks?task=own*toys", timeout=30_000)
 
 
 def test_missing_weights_are_named(visit: Callable[..., Page]) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.data.trees import make_own
-from tests.lab import html, open_page
+from tests.lab import figures, html, open_page
+from tests.runs.test_class_recall import unequal_run
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -102,3 +103,10 @@ def test_without_roots_a_browser_can_read_no_folder(data: Path) -> None:
     assert not at.exception
     assert "a browser can read none" in html(at)
     assert not [button for button in at.button if button.label == "Preview"]
+
+
+def test_unequal_classes_have_their_recall_on_the_page_of_a_run(data: Path) -> None:
+    _, name = unequal_run(data.parent / "store")
+    at = open_page("train", run=name)
+    assert "the largest class has 3.1 times the images of the smallest" in html(at)
+    assert "class-accuracy" in figures(at)
