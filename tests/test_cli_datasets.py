@@ -44,15 +44,15 @@ def test_a_zip_becomes_a_dataset_then_a_version_of_it(lab: Path, capsys: Capture
     assert preview["written"] is False
     assert not (lab / "data" / "own").exists()
     assert main([*words, "--ratio", "50,25,25"]) == 0
-    made = printed_json(capsys)
-    assert made["task"] == "own:birds"
-    assert made["imbalance"] == 2
-    assert made["counts"] == {"train": 10, "val": 4, "test": 4}
-    assert list(made["classes"]) == ["Tawny owl", "wren"]
+    result = printed_json(capsys)
+    assert result["task"] == "own:birds"
+    assert result["imbalance"] == 2
+    assert result["counts"] == {"train": 10, "val": 4, "test": 4}
+    assert list(result["classes"]) == ["Tawny owl", "wren"]
     assert not any((lab / "data" / ".own").iterdir()), "what was unpacked is gone"
 
     assert main(["dataset", "new", "birds v2", "own:birds", "--rename", "wren=Wren", "--json"]) == 0
-    assert printed_json(capsys)["counts"] == made["counts"], "a version keeps the splits"
+    assert printed_json(capsys)["counts"] == result["counts"], "a version keeps the splits"
     assert main(["dataset", "list", "--json"]) == 0
     rows = {row["name"]: row for row in printed_json(capsys)["datasets"]}
     assert (rows["birds"]["origin"]["kind"], rows["birds"]["origin"]["name"]) == ("zip", "photos.zip")

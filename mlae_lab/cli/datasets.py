@@ -31,7 +31,7 @@ _LISTED = 20  # groups or pairs of duplicates in the text; --json has all that a
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `dataset`. command: creates a subparser."""
-    parser = command("dataset", _dataset, "make a dataset of your own images; list, check or delete them", store=True)
+    parser = command("dataset", _dataset, "make a dataset of own images; list, check or delete them", store=True)
     parser.add_argument("do_what", choices=("new", "list", "check", "delete"), metavar="new|list|check|delete")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("given", nargs="?", metavar="FOLDER|ZIP|own:NAME", help="the images of a new dataset")

@@ -171,8 +171,8 @@ def _from_csv(files: FolderFiles, content: bytes) -> tuple[list[SourceImage], di
         line_before, before = images.setdefault(path, (line, image))
         if before != image:
             raise DataError(
-                f"the CSV names {shown(name)} twice, in line {line_before} as {_said(before)} and in line {line} as "
-                f"{_said(image)}: keep one of them"
+                f"the CSV names {shown(name)} twice, in line {line_before} as {_class_and_split(before)} and in line {line} as "
+                f"{_class_and_split(image)}: keep one of them"
             )
     if not images:
         raise DataError(
@@ -189,7 +189,7 @@ def _from_csv(files: FolderFiles, content: bytes) -> tuple[list[SourceImage], di
     return [image for _, image in images.values()], left_out, notes
 
 
-def _said(image: SourceImage) -> str:
+def _class_and_split(image: SourceImage) -> str:
     return shown(f"{image.label} in {image.split}" if image.split else image.label)
 
 

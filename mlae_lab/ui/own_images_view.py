@@ -129,7 +129,7 @@ def own_images_card() -> None:
     with st.container(border=True, key="own_images"):
         text, button = st.columns([5, 2], vertical_alignment="center")
         text.html(
-            '<div class="lab-choice"><b>Own images</b><span>Train on photographs of your own: upload a zip, or name a '
+            '<div class="lab-choice"><b>Own images</b><span>Train on your own photographs: upload a zip, or name a '
             "folder on the machine. You see counts, splits and duplicates before anything is stored.</span></div>"
         )
         is_open = bool(st.session_state.get(_OPEN))
@@ -205,7 +205,7 @@ def _choose_folder() -> None:
 def _choose_version() -> None:
     own = {task.name: task.title for task in own_tasks()}
     name = st.selectbox("Dataset", list(own), format_func=own.__getitem__, key="own_version")
-    page.note("The dataset stays as it is, and so do its runs. The new version gets a name of its own.")
+    page.note("The dataset stays as it is, and so do its runs. The new version gets another name.")
     if st.button("Preview", type="primary", key=_key("read_version")):
         _read(dataset_input.of_dataset(name), None)
 

@@ -114,6 +114,7 @@ def test_a_zip_is_previewed_made_a_dataset_and_taken_to_the_masks(visit: Callabl
     box = page.get_by_role("combobox", name="Leave out classes")
     box.fill("blur")
     box.press("Enter")
+    box.press("Escape")  # closes the list of classes
     page.get_by_text("Left out (11 files)").wait_for(timeout=30_000)
     page.get_by_role("button", name="Create dataset").click()
     page.get_by_text("On this machine: own images").wait_for(timeout=30_000)

@@ -301,7 +301,7 @@ def test_a_taken_name_is_refused_and_a_version_gets_the_next(data: Path, tmp_pat
     assert [task.title for task in tasks.own_tasks()] == ["Birds v2"]
     assert tasks.census(tasks.own_tasks()[0], tasks.listed(tasks.own_tasks()[0], second.folder), decode=True).state == (
         "ready"
-    ), "its images are links of their own"
+    ), "deleting one dataset keeps the images of the other"
 
 
 def test_a_write_that_fails_leaves_nothing(data: Path, tmp_path: Path) -> None:
