@@ -171,8 +171,8 @@ def _from_csv(files: FolderFiles, content: bytes) -> tuple[list[SourceImage], di
         line_before, before = images.setdefault(path, (line, image))
         if before != image:
             raise DataError(
-                f"the CSV names {shown(name)} twice, in line {line_before} as {_class_and_split(before)} and in line {line} as "
-                f"{_class_and_split(image)}: keep one of them"
+                f"the CSV names {shown(name)} twice, in line {line_before} as {_class_and_split(before)} and in line "
+                f"{line} as {_class_and_split(image)}: keep one of them"
             )
     if not images:
         raise DataError(

@@ -19,6 +19,7 @@ import streamlit as st
 
 from mlae_lab.core.catalog import Task
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data import dataset_input, own_dataset
 from mlae_lab.data.bundled import DataError
@@ -124,6 +125,11 @@ def dataset_actions(task: Task, folder: Path) -> None:
             st.rerun()
 
 
+def is_open() -> bool:
+    """Whether the card is open, with a primary button of its form."""
+    return bool(st.session_state.get(_OPEN))
+
+
 def own_images_card() -> None:
     """Draw the card; it opens in place."""
     with st.container(border=True, key="own_images"):
@@ -132,13 +138,13 @@ def own_images_card() -> None:
             '<div class="lab-choice"><b>Own images</b><span>Train on your own photographs: upload a zip, or name a '
             "folder on the machine. You see counts, splits and duplicates before anything is stored.</span></div>"
         )
-        is_open = bool(st.session_state.get(_OPEN))
+        opened = is_open()
         with button.container(horizontal_alignment="right"):
-            if st.button("Close" if is_open else "Add own images", key="own_toggle"):
+            if st.button("Close" if opened else "Add own images", key="own_toggle"):
                 _end()
-                st.session_state[_OPEN] = not is_open
+                st.session_state[_OPEN] = not opened
                 st.rerun()
-        if not is_open:
+        if not opened:
             return
         preview = st.session_state.get(_PREVIEW)
         if preview is None:
@@ -293,14 +299,19 @@ def _read_staging(staging: Path, folder: Path, origin: Origin, labels: bytes | N
 
 def _read(given: DatasetInput, staging: Path | None) -> None:
     """Decode every image with a progress bar, then show the preview."""
-    bar = st.progress(0.0, "Reading the images")
-    facts = examine(
-        given.source.folder,
-        [image.path for image in given.source.images],
-        lambda done, total: bar.progress(done / total, f"Reading the images: {done:,} of {total:,}"),
-    )
+    facts = examine(given.source.folder, [image.path for image in given.source.images], _progress("Reading the images"))
     st.session_state[_PREVIEW] = _Preview(given, facts, staging)
     st.rerun()
+
+
+def _progress(label: str) -> ProgressCallback:
+    """Draw a progress bar; the callback that moves it."""
+    bar = st.progress(0.0, label)
+
+    def show(done: int, total: int) -> None:
+        bar.progress(done / total, f"{label}: {done:,} of {total:,}")
+
+    return show
 
 
 # ---------------------------------------------------------------- preview
@@ -390,14 +401,11 @@ def _create(preview: _Preview, plan: DatasetPlan) -> None:
         st.error(plain(problem))
     if not st.button("Create dataset", type="primary", key=_key("create"), disabled=bool(plan.problems)):
         return
-    bar = st.progress(0.0, "Writing the dataset")
     try:
         task = own_dataset.write(
-            plan, name, origin, visitor.current(), link=preview.given.linkable,
-            progress=lambda done, total: bar.progress(done / total, f"Writing: {done:,} of {total:,}"),
+            plan, name, origin, visitor.current(), preview.given.linkable, _progress("Writing the dataset")
         )  # fmt: skip
     except EXPECTED_ERRORS as error:
-        bar.empty()
         st.warning(visitor.sentence(error))
         return
     _end()

@@ -29,7 +29,7 @@ from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go
-from mlae_lab.ui.own_images_view import dataset_actions
+from mlae_lab.ui.own_images_view import dataset_actions, is_open
 from mlae_lab.ui.thumbnails import gain_image, image_address
 
 _GROUPS = {
@@ -183,7 +183,7 @@ def task_detail(task: Task) -> None:
 
 
 def _next(task: Task, place: DeltaGenerator) -> None:
-    if place.button("Next: Masks", type="primary", key="task_next"):
+    if place.button("Next: Masks", type="secondary" if is_open() else "primary", key="task_next"):
         go("masks", task=task.name)
 
 
