@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from mlae_lab.cli.fetching import ASK_ABOVE, ProgressLine, confirmed
 from mlae_lab.cli.output import (
     UsageError,
     check_owner,
@@ -16,10 +18,13 @@ from mlae_lab.cli.output import (
     print_result,
 )
 from mlae_lab.core.catalog import Task
+from mlae_lab.core.hosts import Remote
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data import own_dataset, tasks
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.dataset_input import of_dataset, opened
+from mlae_lab.data.dataset_input import DatasetInput, of_dataset, opened
 from mlae_lab.data.duplicates import examine
+from mlae_lab.data.hub_dataset import opened_tables, tables_of
 from mlae_lab.data.listing import SPLITS, counted, shown, some
 from mlae_lab.data.own_dataset import DUPLICATES, RATIO, Changes, DatasetPlan
 from mlae_lab.environment import expanded
@@ -35,6 +40,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("do_what", choices=("new", "list", "check", "delete"), metavar="new|list|check|delete")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("given", nargs="?", metavar="FOLDER|ZIP|own:NAME", help="the images of a new dataset")
+    parser.add_argument("--hub", metavar="OWNER/NAME", help="a dataset on the Hugging Face Hub as the source")
+    parser.add_argument("--config", default="", metavar="C", help="its configuration (else the only one, or default)")
+    parser.add_argument("--image-column", default="image", metavar="C", help="of the Hub's table (default: image)")
+    parser.add_argument("--label-column", default="label", metavar="C", help="of the Hub's table (default: label)")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="columns file,label and maybe split")
     parser.add_argument(
         "--ratio", metavar="TRAIN,VAL,TEST",
@@ -50,7 +59,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="leave out of val and test what an earlier split has: exact copies (the default), or near ones too",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
-    parser.add_argument("--yes", action="store_true", help="delete without a question")
+    parser.add_argument("--yes", action="store_true", help="delete, or download much, without a question")
 
 
 def _dataset(args: argparse.Namespace) -> int:
@@ -60,8 +69,10 @@ def _dataset(args: argparse.Namespace) -> int:
         return _list(args)
     if args.name is None:
         raise UsageError(f"`dataset {args.do_what}` needs the name of a dataset, such as birds")
-    if (args.given is not None) != (args.do_what == "new"):
-        raise UsageError("`dataset new` takes a name and a folder, a zip or own:NAME; `check` and `delete` take a name")
+    if args.do_what == "new" and args.hub is not None and (args.given is not None or args.labels is not None):
+        raise UsageError("a source and --hub exclude each other, and --labels goes with a folder or a zip: give one")
+    if (args.given is not None or args.hub is not None) != (args.do_what == "new"):
+        raise UsageError("`dataset new` takes a name and a folder, a zip, own:NAME or --hub; the others a name")
     return {"new": _new, "check": _check, "delete": _delete}[args.do_what](args)
 
 
@@ -71,8 +82,7 @@ def _dataset(args: argparse.Namespace) -> int:
 def _new(args: argparse.Namespace) -> int:
     own_dataset.new_task(args.name)  # before any image is read
     renamed = dict(_renaming(text) for text in args.rename)
-    labels = expanded(args.labels, "--labels", "file") if args.labels is not None else None
-    with opened(args.given, labels) as given:
+    with _opened(args) as given:
         ratio = _ratio(args.ratio) if args.ratio else None if given.source.has_splits else RATIO
         changes = Changes(renamed, tuple(args.leave_out), ratio, args.split_seed, args.duplicates)
         facts = examine(given.source.folder, [image.path for image in given.source.images])
@@ -91,6 +101,31 @@ def _new(args: argparse.Namespace) -> int:
     }
     print_result(args, result, "\n".join(lines))
     return 1 if plan.problems else 0
+
+
+def _opened(args: argparse.Namespace) -> AbstractContextManager[DatasetInput]:
+    """The images that the options name; the user is asked before a large download."""
+    if args.hub is None:
+        labels = expanded(args.labels, "--labels", "file") if args.labels is not None else None
+        return opened(args.given, labels)
+    remote = tables_of(args.hub, args.config)
+    size = remote.size_bytes or 0
+    if size > ASK_ABOVE and not args.yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"{args.hub} has {format_bytes(size)} to download: add --yes, as no terminal can ask")
+        if not confirmed(f"Download {format_bytes(size)} of {args.hub}, under the licence on {remote.page}? [y/N] "):
+            raise UsageError("nothing was downloaded")
+    return _downloaded(remote, args.image_column, args.label_column)
+
+
+@contextmanager
+def _downloaded(remote: Remote, image_column: str, label_column: str) -> Iterator[DatasetInput]:
+    """`opened_tables` with a line of progress on a terminal."""
+    line = ProgressLine()
+    show = line.show if sys.stdout.isatty() else lambda progress: None
+    with opened_tables(remote, image_column, label_column, show) as given:
+        line.end()
+        yield given
 
 
 def _renaming(text: str) -> tuple[str, str]:

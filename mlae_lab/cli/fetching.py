@@ -26,15 +26,15 @@ def fetch(args: argparse.Namespace) -> int:
         return print_json({"name": wanted.name, "folder": str(existing), "fetched": False}) if args.json else 0
     size = wanted.size_bytes
     size_text = "an unknown number of bytes" if size is None else format_bytes(size)
-    ask = (size is None or size > _ASK_ABOVE) and not args.yes
+    ask = (size is None or size > ASK_ABOVE) and not args.yes
     if ask and not sys.stdin.isatty():
         raise UsageError(f"{wanted.name} has {size_text} to download: add --yes, since there is no terminal to ask")
     print(f"{wanted.name}: {wanted.citation}\nlicence: {wanted.licence}\nfrom: {wanted.page}, {size_text}")
     print(f"to: {into / wanted.subfolder}", *([f"note: {wanted.note}"] if wanted.note else []), sep="\n", flush=True)
-    if ask and not _confirmed(f"Download {size_text}? [y/N] "):
+    if ask and not confirmed(f"Download {size_text}? [y/N] "):
         print("nothing was fetched")
         return 1
-    line = _ProgressLine()
+    line = ProgressLine()
     try:
         folder = fetching.run(wanted.name, into, line.show)
     except FetchError as error:
@@ -50,7 +50,8 @@ def fetch(args: argparse.Namespace) -> int:
     return print_json({"name": wanted.name, "folder": str(folder), "fetched": True}) if args.json else 0
 
 
-def _confirmed(question: str) -> bool:
+def confirmed(question: str) -> bool:
+    """Whether the user of the terminal answers yes."""
     try:
         return input(question).strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
@@ -58,10 +59,10 @@ def _confirmed(question: str) -> bool:
         return False
 
 
-_ASK_ABOVE = 100_000_000  # bytes
+ASK_ABOVE = 100_000_000  # bytes
 
 
-class _ProgressLine:
+class ProgressLine:
     """One line that is overwritten on a terminal; elsewhere a line every ten seconds."""
 
     def __init__(self) -> None:

@@ -68,6 +68,7 @@ class Remote:
         parts: Folders in `subfolder` of which one must exist for it to be ready; empty: `subfolder` itself must.
         note: What to know before fetching, or "".
         task: The task that uses it, None for weights.
+        revision: Branch of the repository, None for the main one.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Remote:
     parts: tuple[str, ...] = ()
     note: str = ""
     task: str | None = None
+    revision: str | None = None
 
     @property
     def size_bytes(self) -> int | None:

@@ -71,7 +71,7 @@ def fetch(
                 staging = target.with_name(f".{target.name}.unpacking")
                 _remove(staging)  # of a process that was killed
                 try:
-                    _fill(staging, _gather(remote, parts, meter), remote, meter)
+                    _fill(staging, gather(remote, parts, meter), remote, meter)
                     _install(staging, target, remote)
                 finally:
                     _remove(staging)
@@ -94,8 +94,14 @@ def _turn(lock: Path, meter: Meter) -> Iterator[None]:
         os.close(held)
 
 
-def _gather(remote: Remote, parts: Path, meter: Meter) -> list[tuple[RemoteFile, Path, bool]]:
-    """Every file of the remote, complete, with whether the lab owns it and may move and delete it."""
+def gather(remote: Remote, parts: Path, meter: Meter) -> list[tuple[RemoteFile, Path, bool]]:
+    """Every file of the remote, complete, with whether the lab owns it and may move and delete it.
+
+    Args:
+        remote: To download.
+        parts: Folder of the downloaded files, three levels below the data folder; kept for the next attempt.
+        meter: Counts bytes; may raise Cancelled.
+    """
     copies = [hub.cached(remote, file) for file in remote.files]
     if all(copies):
         return [(file, copy, False) for file, copy in zip(remote.files, copies, strict=True) if copy]

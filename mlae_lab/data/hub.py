@@ -52,7 +52,7 @@ def listed(remote: Remote) -> tuple[RemoteFile, ...]:
     if not any("*" in file.path for file in remote.files):
         return remote.files
     files = []
-    entries = HfApi().list_repo_tree(remote.repo, recursive=True, repo_type=remote.repo_type)
+    entries = HfApi().list_repo_tree(remote.repo, recursive=True, repo_type=remote.repo_type, revision=remote.revision)
     tree = [entry for entry in entries if isinstance(entry, RepoFile)]
     for file in remote.files:
         matches = [entry for entry in tree if fnmatch.fnmatch(entry.path, file.path)]
@@ -70,7 +70,7 @@ def locate(remote: Remote, file: RemoteFile) -> Located:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    url = hf_hub_url(remote.repo, file.path, repo_type=remote.repo_type)
+    url = hf_hub_url(remote.repo, file.path, repo_type=remote.repo_type, revision=remote.revision)
     metadata = get_hf_file_metadata(url)
     # Compressed content has another length and no ranges.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
@@ -104,7 +104,7 @@ def cached(remote: Remote, file: RemoteFile) -> Path | None:
 
     if "*" in file.path:
         return None
-    path = try_to_load_from_cache(remote.repo, file.path, repo_type=remote.repo_type)
+    path = try_to_load_from_cache(remote.repo, file.path, repo_type=remote.repo_type, revision=remote.revision)
     return Path(path) if isinstance(path, str) else None
 
 
@@ -149,6 +149,11 @@ def refusal(error: Exception, remote: Remote) -> FetchError:
         return FetchError(
             f"{host} refuses access to {remote.repo} ({status}): log in with `hf auth login` or set HF_TOKEN, and "
             f"accept the terms on {remote.page} if there are any; it also refuses what does not exist"
+        )
+    if status == 404 and remote.revision:
+        return FetchError(
+            f"{remote.repo} is not on {host} as Parquet (404): check its name on {remote.page}; the Hub converts only "
+            "public datasets that it can show"
         )
     if status == 404:
         return FetchError(

@@ -39,7 +39,7 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
     """
     by_split: dict[str, list[Path]] = {}
     for name in sorted(files):
-        by_split.setdefault(_split(name), []).append(files[name])
+        by_split.setdefault(split_of(name), []).append(files[name])
     lengths = {split: sum(_rows(path) for path in paths) for split, paths in by_split.items()}
     train, val, test = (lengths.get(split, 0) for split in ("train", "val", "test"))
     note = None
@@ -62,7 +62,7 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
     return note
 
 
-def _split(name: str) -> str:
+def split_of(name: str) -> str:
     """The split that a path names: `data/train-00000-of-00001.parquet` and `default/train/0000.parquet` are train."""
     for word in reversed(re.split(r"[/.\-_]", name.lower())):
         if word in _SPLITS:
@@ -70,7 +70,7 @@ def _split(name: str) -> str:
     raise FetchError(f"{name} names no split: its path must contain train, validation or test")
 
 
-def _table(path: Path) -> Any:
+def table_of(path: Path) -> Any:
     import pyarrow
     from pyarrow import parquet
 
@@ -81,7 +81,7 @@ def _table(path: Path) -> Any:
 
 
 def _rows(path: Path) -> int:
-    with _table(path) as table:
+    with table_of(path) as table:
         return table.metadata.num_rows
 
 
@@ -90,7 +90,7 @@ def _images(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
     import pyarrow
 
     for path in paths:
-        with _table(path) as table:
+        with table_of(path) as table:
             names = table.schema_arrow.names
             column = next((name for name in _IMAGE_COLUMNS if name in names), None)
             if column is None or "label" not in names:
@@ -98,12 +98,12 @@ def _images(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
             try:
                 for batch in table.iter_batches(_BATCH, columns=[column, "label"]):
                     for image, label in zip(batch[column].to_pylist(), batch["label"].to_pylist(), strict=True):
-                        yield _bytes(image, path), _checked(label, task)
+                        yield image_bytes(image, path), _checked(label, task)
             except (pyarrow.ArrowException, OSError) as error:
                 raise CorruptFile(f"{path.name} is damaged ({' '.join(str(error).split())[:80]})") from None
 
 
-def _bytes(image: object, path: Path) -> bytes:
+def image_bytes(image: object, path: Path) -> bytes:
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes) or not data:
         raise FetchError(f"{path.name} has an image without its bytes: the table must contain the image files")
