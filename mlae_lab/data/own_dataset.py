@@ -171,7 +171,7 @@ def plan(source: ImageSource, facts: Mapping[str, ImageFacts], changes: Changes 
     taken: list[SourceImage] = []
     for image in source.images:
         if image.label in changes.leave_out:
-            left_out.setdefault(f"class left out: {image.label}", []).append(image.path)
+            left_out.setdefault(f"class {image.label}", []).append(image.path)
         elif problem := facts[image.path].problem:
             left_out.setdefault(f"cannot be read: {problem}", []).append(image.path)
         else:

@@ -15,7 +15,14 @@ from pathlib import Path, PurePosixPath
 
 from mlae_lab.data import vtab
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.folder_files import SUFFIXES, FolderFiles, is_of_other_program, is_system_file, read_files
+from mlae_lab.data.folder_files import (
+    DATASET_FILE,
+    SUFFIXES,
+    FolderFiles,
+    is_of_other_program,
+    is_system_file,
+    read_files,
+)
 from mlae_lab.data.listing import SPLITS, composed, counted, inside, shown, some
 from mlae_lab.data.own import merged_by_case, read_own, splits_of
 from mlae_lab.data.split_names import split_named
@@ -151,7 +158,9 @@ def _of_programs(folder: Path) -> list[str]:
     for top, _, names in os.walk(folder):
         below = Path(top).relative_to(folder).parts
         is_skipped = any(is_of_other_program(part) for part in below)
-        paths += ["/".join((*below, name)) for name in names if is_skipped or is_system_file(name)]
+        paths += [
+            "/".join((*below, name)) for name in names if is_skipped or (is_system_file(name) and name != DATASET_FILE)
+        ]
     return paths
 
 

@@ -43,8 +43,8 @@ def table(folder: Path, count: int, first: int, names: tuple[str, ...] = ("tv/mo
         write_image(folder / f"{i}.jpg", i, 1)
         images.append({"bytes": (folder / f"{i}.jpg").read_bytes(), "path": f"{i}.jpg"})
         labels.append(i % 2)
-    features = {"picture": {"_type": "Image"}, "kind": {"names": list(names), "_type": "ClassLabel"}}
-    schema = pa.table({"picture": images, "kind": labels}).replace_schema_metadata(
+    features = {"photo": {"_type": "Image"}, "kind": {"names": list(names), "_type": "ClassLabel"}}
+    schema = pa.table({"photo": images, "kind": labels}).replace_schema_metadata(
         {"huggingface": json.dumps({"info": {"features": features}})} if names else {}
     )
     buffer = io.BytesIO()
@@ -58,7 +58,7 @@ def test_a_dataset_of_the_hub_becomes_an_own_dataset(hub: HubServer, tmp_path: P
         ("default/validation/0000.parquet", 6, 30), ("other/train/0000.parquet", 4, 40),
     ):  # fmt: skip
         hub.files[f"datasets/me/toys/{path}"] = table(tmp_path / "images", count, first)
-    columns = ["--image-column", "picture", "--label-column", "kind"]
+    columns = ["--image-column", "photo", "--label-column", "kind"]
     assert main(["dataset", "new", "toys", "--hub", "me/toys", *columns, "--json"]) == 0
     result = printed_json(capsys)
     assert result["counts"] == {"train": 24, "val": 6, "test": 6}
@@ -74,7 +74,7 @@ def test_a_dataset_of_the_hub_becomes_an_own_dataset(hub: HubServer, tmp_path: P
 
 def test_one_split_of_another_name_is_divided_by_ratio(hub: HubServer, tmp_path: Path) -> None:
     hub.files["datasets/me/toys/default/test/0000.parquet"] = table(tmp_path / "images", 20, 0, ())
-    with opened_tables(tables_of("me/toys"), "picture", "kind") as given:
+    with opened_tables(tables_of("me/toys"), "photo", "kind") as given:
         assert not given.source.has_splits
         assert {image.label for image in given.source.images} == {"0", "1"}
 
@@ -82,7 +82,7 @@ def test_one_split_of_another_name_is_divided_by_ratio(hub: HubServer, tmp_path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--hub", "me/toys"], "has the columns picture, kind: name those of image and class"),
+        (["--hub", "me/toys"], "has the columns photo, kind: name those of image and class"),
         (["--hub", "me/toys", "--config", "x"], "has the configurations default: name one"),
         (["--hub", "toys"], "name it as OWNER/NAME"),
         (["--hub", "me/gone"], "holds no *.parquet"),

@@ -48,7 +48,7 @@ def test_class_folders_become_a_dataset_that_the_lab_reads(data: Path, tmp_path:
     assert not data.exists(), "a plan writes nothing"
     assert result.classes == ["owl", "raven"]
     assert {split: sum(n) for split, n in result.counts.items()} == {"train": 14, "val": 8, "test": 8}
-    assert result.left_out == {"class left out: wren": tuple(sorted(i.path for i in source.images if "wren" in i.path))}
+    assert result.left_out == {"class wren": tuple(sorted(i.path for i in source.images if "wren" in i.path))}
     assert result.imbalance == 2
     task = write(result, "My birds", ORIGIN, owner="me")
     assert task.name == "own:My birds"
@@ -63,7 +63,7 @@ def test_class_folders_become_a_dataset_that_the_lab_reads(data: Path, tmp_path:
     assert record["changes"] == {
         "rename": {"crow": "raven"}, "leave_out": ["wren"], "ratio": [50, 25, 25], "seed": 3, "duplicates": "exact",
     }  # fmt: skip
-    assert record["left_out"]["class left out: wren"]["files"] == 10
+    assert record["left_out"]["class wren"]["files"] == 10
     assert not any((data / ".own").iterdir())
 
 
