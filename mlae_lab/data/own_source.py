@@ -158,9 +158,8 @@ def _of_programs(folder: Path) -> list[str]:
     for top, _, names in os.walk(folder):
         below = Path(top).relative_to(folder).parts
         is_skipped = any(is_of_other_program(part) for part in below)
-        paths += [
-            "/".join((*below, name)) for name in names if is_skipped or (is_system_file(name) and name != DATASET_FILE)
-        ]
+        of_programs = (name for name in names if is_skipped or is_system_file(name))
+        paths += ["/".join((*below, name)) for name in of_programs if name != DATASET_FILE]
     return paths
 
 

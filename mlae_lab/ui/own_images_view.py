@@ -170,10 +170,10 @@ def _key(name: str) -> str:
 
 
 def _choose() -> None:
-    where = st.segmented_control(
-        "Where are the images?", [_UPLOAD, _FOLDER, *([_VERSION] if own_tasks() else [])],
-        default=None if "own_where" in st.session_state else _UPLOAD, key="own_where",
-    )  # fmt: skip
+    kinds = [_UPLOAD, _FOLDER, *([_VERSION] if own_tasks() else [])]
+    if st.session_state.get("own_where") not in kinds:
+        st.session_state["own_where"] = _UPLOAD
+    where = st.segmented_control("Where are the images?", kinds, key="own_where")
     try:
         if where == _FOLDER:
             _choose_folder()

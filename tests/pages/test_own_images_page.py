@@ -85,6 +85,41 @@ def test_a_folder_below_a_root_becomes_a_dataset(data: Path, monkeypatch: pytest
     assert [path.name for path in (data / "own").iterdir()] == ["My birds"]
 
 
+def uploads(folder: Path) -> list[tuple[str, bytes, str]]:
+    return [(path.name, path.read_bytes(), "image/png") for path in sorted(folder.iterdir())]
+
+
+def test_files_of_one_class_after_the_other_are_uploaded(data: Path, tmp_path: Path) -> None:
+    make_own(tmp_path, {"owl": 6, "wren": 6}, (".png",))
+    at = open_page("task")
+    at.button(key="own_toggle").click().run()
+    for form, name in ((1, "owl"), (2, "wren")):
+        at.file_uploader(key=f"own_upload_{form}").set_value(uploads(tmp_path / name)).run()
+        at.text_input(key=f"own_class_{form}").set_value(name).run()
+        at.button(key=f"own_add_{form}").click().run()
+    assert "Added: owl (6 images), wren (6 images)." in html(at)
+    at.button(key="own_read_files_3").click().run()
+    assert not at.exception
+    assert "12 images in 2 classes" in html(at)
+    assert len(list((data / ".own").iterdir())) == 1
+    at.button(key="own_discard_3").click().run()
+    assert not any((data / ".own").iterdir()), "what was not stored is deleted"
+
+
+def test_files_with_a_csv_are_uploaded(data: Path, tmp_path: Path) -> None:
+    make_own(tmp_path, {"owl": 8}, (".png",))
+    at = open_page("task")
+    at.button(key="own_toggle").click().run()
+    table = "file,label\n" + "".join(f"image {i}.png,{'ab'[i % 2]}\n" for i in range(8))
+    files = [*uploads(tmp_path / "owl"), ("labels.csv", table.encode(), "text/csv")]
+    at.file_uploader(key="own_upload_1").set_value(files).run()
+    at.button(key="own_read_files_1").click().run()
+    assert not at.exception
+    assert "8 images in 2 classes" in html(at)
+    at.button(key="own_create_1").click().run()
+    assert (data / "own" / "labels" / "train" / "a").is_dir()
+
+
 def test_what_cannot_be_stored_is_one_sentence(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = preview_of(data, monkeypatch, {"owl": 6, "wren": 1})
     assert at.button(key="own_create_1").disabled
