@@ -67,6 +67,7 @@ class Trait(str, Enum):
     MERGEABLE = "mergeable"  # a trained network can be written as the frozen network with other weights
     IDENTITY_AT_INIT = "identity_at_init"  # before the first step the output is that of the frozen network
     PER_LAYER_GRID = "per_layer_grid"  # it records values by layer and column
+    PEFT = "peft"  # its layers are those of Hugging Face's LoRA or DoRA: `Adapter.factors` and `magnitudes`
 
 
 # Parts of a network in a drawing, from the pixels to the head. "parallel": added to the output of attention or MLP from

@@ -152,6 +152,14 @@ def decoded_bytes(content: bytes, rule: ResizeRule) -> np.ndarray:
         raise DataError(f"the file {error.problem}: {advice}") from None
 
 
+def decoded_image(image: Image.Image, rule: ResizeRule) -> np.ndarray:
+    """Like `decoded`, for an image that PIL has opened. Raises DataError."""
+    try:
+        return np.asarray(_resized(_rgb(_upright(image), rule.depth), rule))
+    except Exception as error:
+        raise DataError(f"the image cannot be read ({_reason(error)}): restore it") from None
+
+
 class _Unreadable(Exception):
     """A file that is no readable image.
 

@@ -238,6 +238,12 @@ class Adapter:
         """ΔW of each adapted layer on the CPU, for a method whose layers do not share their factors."""
         return {}
 
+    def magnitudes(self) -> dict[str, torch.Tensor]:
+        """Trained norms m of the rows of V = W + Σ factors, (d_out,) on the CPU by layer, where the layer's weight is
+        m ∘ V / ‖V‖; else empty.
+        """
+        return {}
+
     # ---------------------------------------------------------------- the end
 
     def merge(self) -> None:

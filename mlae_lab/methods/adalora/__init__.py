@@ -69,7 +69,7 @@ class AdaLoRA(AdaptiveRankMethod):
     formula: ClassVar[str] = "y = (W + α/r · P diag(λ) Q) x + bias, unimportant λ = 0"
     summary: ClassVar[str] = "Trains a low-rank update whose ranks move to the layers where they matter most."
     traits: ClassVar[frozenset[Trait]] = frozenset(
-        {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
+        {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID, Trait.PEFT}
     )
 
     start_rank: int = field(

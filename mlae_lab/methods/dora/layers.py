@@ -50,15 +50,23 @@ class DecomposedUpdate(LowRankUpdate):
         return out + (ratio - 1).to(out.dtype) * frozen + ratio.to(out.dtype) * update
 
 
+class DecomposedAdapter(LowRankAdapter[DecomposedUpdate]):
+    """Adapter with decomposed updates; `factors` are those of V."""
+
+    @torch.no_grad()
+    def magnitudes(self) -> dict[str, torch.Tensor]:
+        return {name: own.magnitude.detach().cpu() for name, own in self.updates.items()}
+
+
 def row_norms(weight: torch.Tensor) -> torch.Tensor:
     """‖·‖₂ of each row: (d_out, d_in) -> (d_out,)."""
     return torch.linalg.vector_norm(weight, dim=1).detach()
 
 
-def attach(model: nn.Module, method: DoRA, seed: int, batches: Batches | None = None) -> LowRankAdapter:
+def attach(model: nn.Module, method: DoRA, seed: int, batches: Batches | None = None) -> DecomposedAdapter:
     """Put DoRA's updates into a network."""
 
     def make(noise: Noise, name: str, base: nn.Linear) -> DecomposedUpdate:
         return DecomposedUpdate(base, method, seed, name, noise)
 
-    return LowRankAdapter(model, seed, TARGETS[method.targets], make)
+    return DecomposedAdapter(model, seed, TARGETS[method.targets], make)

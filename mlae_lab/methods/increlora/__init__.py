@@ -50,7 +50,7 @@ class IncreLoRA(AdaptiveRankMethod):
     )
     formula: ClassVar[str] = "y = (W + α/r · Σ λᵢ pᵢ qᵢᵀ) x + bias, r grows"
     summary: ClassVar[str] = "Trains a low-rank update whose ranks grow in the layers where they matter most."
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.PER_LAYER_GRID})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.PER_LAYER_GRID, Trait.PEFT})
 
     alpha: float = field(
         default=0.0,

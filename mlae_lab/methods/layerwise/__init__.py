@@ -36,7 +36,7 @@ class LayerWise(Method):
     summary: ClassVar[str] = "Trains a low-rank update of qkv whose rank depends on the depth."
     places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
-        {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
+        {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID, Trait.PEFT}
     )
 
     pattern: str = field(

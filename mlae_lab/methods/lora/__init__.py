@@ -82,7 +82,7 @@ class LoRA(LowRankMethod):
     formula: ClassVar[str] = "y = (W + α/r · B A) x + bias"
     summary: ClassVar[str] = "Trains a low-rank update of linear layers."
     traits: ClassVar[frozenset[Trait]] = frozenset(
-        {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
+        {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID, Trait.PEFT}
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(

@@ -59,7 +59,7 @@ class MLAE(Method):
     summary: ClassVar[str] = "Trains masked rank-1 experts in chosen linear layers."
     places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
-        {Trait.MASK, Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
+        {Trait.MASK, Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID, Trait.PEFT}
     )
 
     recipes: ClassVar[Mapping[str, Recipe]] = {
