@@ -19,6 +19,7 @@ BENCHMARKS = {
     "choice": "how often `choose` finds the best arm, where the truth is known",
     "verdicts": "how often intervals hold the truth and verdicts are false, in simulated studies",
     "study_kills": "a study whose processes are killed at random, against an undisturbed one",
+    "exports": "every export of four runs on five backbones, loaded by the foreign library",
     "ui": "server cost and smoothness of the live bench",
     "many_runs": "server time of the pages with 3, 40 and 1,000 runs",
     "viewers": "what twenty viewers cost a run",
