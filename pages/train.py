@@ -15,6 +15,7 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
+from mlae_lab.ui.export_view import export_panel
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.image_size_view import draw_sizes
 from mlae_lab.ui.launch_view import launch_panel
@@ -49,6 +50,9 @@ def watch(run_id: str) -> None:
         if run.status.is_over and queries.store().paths(run.id).checkpoints():
             with st.expander("Branch from a checkpoint with the mask on the canvas"):
                 continue_panel(run)
+    if run.status.is_over and queries.store().paths(run.id).adapter.is_file():
+        with st.expander("Export the network"):
+            export_panel(run)
     with st.expander("Equivalent command"):
         page.command(commands.command_of(run))
 

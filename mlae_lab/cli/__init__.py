@@ -24,6 +24,7 @@ from mlae_lab.cli import (
     datasets,
     diversity,
     errors,
+    exporting,
     fetching,
     find_lr,
     lessons,
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
     runs.add(command)
+    exporting.add(command)
     alerts.add(command)
     pairs.add(command)
     race.add(command)

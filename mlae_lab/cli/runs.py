@@ -1,4 +1,4 @@
-"""Commands for existing runs: list, annotate, stop, resume, rerun, export, archive, delete."""
+"""Commands for existing runs: list, annotate, stop, resume, rerun, import, archive, delete."""
 
 from __future__ import annotations
 
@@ -93,9 +93,6 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     move.add_argument("to", choices=("up", "down", "first", "last"))
     add_yes(move)
     add_yes(for_run("delete", _delete, "delete a run that is over or archived, with its files"))
-    export = for_run("export", _export, "write a run to one file")
-    export.add_argument("file", type=Path, metavar="FILE")
-    export.add_argument("--force", action="store_true", help="replace FILE if it exists")
     import_ = command("import", _import, "read an exported run, also from another machine", store=True)
     import_.add_argument("file", type=Path, metavar="FILE")
     add_location_options(import_)
@@ -302,18 +299,6 @@ def _delete(args: argparse.Namespace) -> int:
         check_owner(args, store, run.owner, f"run {run.id}")
         commands.delete(store, args.run)
     return print_result(args, {"run": args.run, "deleted": True}, f"{args.run} deleted")
-
-
-def _export(args: argparse.Namespace) -> int:
-    require_free(args.file, args.force, store=folder_of(args))
-    store, run = existing_run(args)
-    size = archive_file.export(store, run.id, args.file)
-    damaged = _damaged_events(store, run.id)
-    return print_result(
-        args,
-        {"run": run.id, "file": str(args.file), "bytes": size, "damaged_events": damaged},
-        f"{run.id} exported to {args.file}, {size:,} bytes",
-    )
 
 
 def _import(args: argparse.Namespace) -> int:

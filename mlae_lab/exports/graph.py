@@ -41,4 +41,6 @@ def traced(export: Export) -> torch.export.ExportedProgram:
     except Exception as error:  # of any kind, from inside torch
         others = "peft, timm or safetensors" if export.can_merge else "the archive and mlae_lab.load"
         text = " ".join(str(error).split())[:200]
-        raise ExportError(f"torch.export cannot follow this network ({type(error).__name__}: {text}): use {others}") from error
+        raise ExportError(
+            f"torch.export cannot follow this network ({type(error).__name__}: {text}): use {others}"
+        ) from error

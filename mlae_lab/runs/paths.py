@@ -23,6 +23,7 @@
 <store>/runs/<run>/checkpoints/epoch-00004.safetensors   checkpoints after some evaluated epochs
 <store>/runs/<run>/probe.lock, probe.json, probe.log     of the process that answers queries (`runs.probe`)
 <store>/runs/<run>/answers/<query>-<hash>.json           cached answers of long queries
+<store>/runs/<run>/exports/<format>.zip, .json, .log, .lock   exports for other programs (`runs.exporting`)
 """
 
 from __future__ import annotations
@@ -180,6 +181,11 @@ class RunPaths:
     @property
     def answers(self) -> Path:
         return self.folder / "answers"
+
+    @property
+    def exports(self) -> Path:
+        """The folder of finished exports (`runs.exporting`)."""
+        return self.folder / "exports"
 
     @property
     def start(self) -> Path:

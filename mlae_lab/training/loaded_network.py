@@ -1,4 +1,4 @@
-"""The network of a run without its images: backbone, method and trained tensors, for exports and for use from Python."""
+"""The network of a run without its images: backbone, method and trained tensors, for exports and use from Python."""
 
 from __future__ import annotations
 

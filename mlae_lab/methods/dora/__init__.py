@@ -26,7 +26,9 @@ class DoRA(LowRankMethod):
     reference: ClassVar[str] = "Liu et al. 2024, DoRA: Weight-decomposed low-rank adaptation (ICML)"
     formula: ClassVar[str] = "y = m ∘ (W + α/r · B A) x / ‖W + α/r · B A‖ + bias"
     summary: ClassVar[str] = "Trains a low-rank update of the direction and the magnitude of each weight row."
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID, Trait.PEFT})
+    traits: ClassVar[frozenset[Trait]] = frozenset(
+        {Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID, Trait.PEFT}
+    )
 
     dropout: float = rate(0.0, "Dropout", "Rate at which elements of the input of A are dropped in training.")
 
