@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"core", "data", "model"},
     "training": {"core", "data", "model", "methods", "analysis"},
     "lessons": {"core"},
-    # A process of its own, and use from Python: nothing imports it when the lab starts.
+    # A separate process, and use from Python: nothing imports it when the lab starts.
     "exports": {"core", "data", "model", "methods", "training", "runs", "figures"},
     "runs": {"core", "data", "lessons"},  # part of the server process, so nothing that needs torch
     # The part of ui without Streamlit, with its reports; the command line uses it.

@@ -1,4 +1,4 @@
-"""Everything in one folder: the adapter, the merged network and the graph, each in a folder of its own."""
+"""Everything in one folder: the adapter, the merged network and the graph, each in its own folder."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beside the network.
+    """What a card says besides the network.
 
     Attributes:
         run: The run.
@@ -58,7 +58,7 @@ class CardFacts:
 
 
 def write(export: Export, facts: CardFacts, name: str, check: Check, folder: Path) -> str:
-    """Write the card and the picture of the mask into a folder. Returns the card."""
+    """Write the card and the image of the mask into a folder. Returns the card."""
     if facts.run.config.has_mask:
         address = mask_image(facts.run.config.plan)
         (folder / MASK).write_bytes(base64.b64decode(address.partition(",")[2]))
@@ -212,8 +212,8 @@ def _training(export: Export, facts: CardFacts) -> str:
     if step is not None and step.epoch < config.epochs:
         lines.append(f"- Stopped in epoch {step.epoch} of {config.epochs}")
     lines += [f"- {one_line(note)}" for note in facts.notes]
-    made = time.strftime("%Y-%m-%d", time.gmtime())
-    lines.append(f"- Exported on {made} with MLAE Lab {lab_version()}, {versions('torch', 'timm')}")
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    lines.append(f"- Exported on {date} with MLAE Lab {lab_version()}, {versions('torch', 'timm')}")
     return "\n".join(lines)
 
 

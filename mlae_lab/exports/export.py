@@ -80,7 +80,7 @@ class Export:
 
     @cached_property
     def network_args(self) -> dict[str, int]:
-        """Arguments of timm's factory beside the number of classes."""
+        """Arguments of timm's factory besides the number of classes."""
         size = self.network.steps.image_size
         embedding = getattr(self.network.model, "patch_embed", None)
         if self.backbone.bundled or getattr(embedding, "img_size", None) is None:

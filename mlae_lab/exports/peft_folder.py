@@ -1,4 +1,4 @@
-"""The adapter as a folder of Hugging Face's peft: ΔW of each layer as a LoRA of its own rank.
+"""The adapter as a folder of Hugging Face's peft: ΔW of each layer as a LoRA with its own rank.
 
 Experts that the mask excludes are not there, λ is part of B, and a layer without experts is not among the targets (peft
 refuses a rank of 0). A pattern that matches nothing is ignored by peft, so the check also compares the loaded ranks.

@@ -101,12 +101,12 @@ def load(run: str, store: str | Path | None = None, weights: str | Path | None =
     if not paths.database(folder).is_file():
         raise LoadError(f"there is no store in {folder}: name the folder of the runs with store=")
     opened = RunStore(folder)
-    found = derived(opened, opened.run(run))
-    files = opened.paths(found.id)
+    stored = derived(opened, opened.run(run))
+    files = opened.paths(stored.id)
     if not files.adapter.is_file():
-        raise LoadError(f"run {found.id} has no adapter: train it until its first evaluation")
-    if found.config.unavailable:
-        raise LoadError(f"run {found.id} cannot be loaded, {found.config.unavailable}")
+        raise LoadError(f"run {stored.id} has no adapter: train it until its first evaluation")
+    if stored.config.unavailable:
+        raise LoadError(f"run {stored.id} cannot be loaded, {stored.config.unavailable}")
     named = checked_weights(str(weights)) if weights is not None else ""
     file = Path(named) if named else read_location(files).weights_file
-    return Predictor(load_network(found.config, files.adapter, found.id, file), found.id)
+    return Predictor(load_network(stored.config, files.adapter, stored.id, file), stored.id)

@@ -1,4 +1,4 @@
-"""Exports of a run for other programs: `exports.worker`, a process of its own, writes them; this starts and follows it.
+"""Exports of a run for other programs: `exports.worker`, a separate process, writes them; this starts and follows it.
 
 A finished export stays in the run's folder as `exports/<format>.zip` and is reused until the run's adapter, its
 location or the lab's version changes. It goes with the run.

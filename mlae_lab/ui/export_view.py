@@ -1,4 +1,4 @@
-"""The panel on a run's page that exports its network for other programs; a process of its own writes the files."""
+"""The panel on a run's page that exports its network for other programs; a separate process writes the files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _offer(run: Run, name: str, state: ExportState) -> None:
             return
         st.rerun()
     page.note(
-        "A process of its own writes the files, loads them with the library that they are for and compares the logits "
+        "A separate process writes the files, loads them with the library that they are for and compares the logits "
         "with the lab's network on evaluation images. Files that differ are not kept. The result stays with the run."
     )
 
@@ -110,7 +110,7 @@ def _finished(run: Run, name: str, result: Exported) -> None:
 
 
 def _parts(card: str) -> tuple[str, str]:
-    """Front matter and text of a card, without its picture, which is a file of the export."""
+    """Front matter and text of a card, without its image, which is a file of the export."""
     _, front, text = card.split("---\n", 2)
     lines = [line for line in text.splitlines() if not line.startswith("![")]
     return front.strip(), "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -24,6 +25,9 @@ class HubServer:
     code: its X-Error-Code. retry_after: seconds with a 429. cut: ends each answer's body after so many bytes.
     stall_at: falls silent there. rate: bytes per second. lie: names a checksum that is not the file's. page: gives a
     web page in place of the bytes. no_ranges: ignores Range. no_etag: names no checksum. size: claims this size.
+
+    Of uploads: large: endings of files that go to the storage (LFS). created: the requests for new repositories.
+    uploaded: what arrived, by path in the repository; large files of no commit yet by checksum. commits: their headers.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -39,6 +43,10 @@ class HubServer:
     no_ranges: bool = False
     no_etag: bool = False
     size: int | None = None
+    large: tuple[str, ...] = (".safetensors",)
+    created: list[dict] = field(default_factory=list)
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    commits: list[dict] = field(default_factory=list)
     served: int = 0
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
@@ -69,6 +77,62 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(body=True)
+
+    def do_PUT(self) -> None:
+        """A large file arrives in the storage."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        oid = urlsplit(self.path).path.rpartition("/")[2]
+        assert hashlib.sha256(content).hexdigest() == oid
+        self.hub.uploaded[oid] = content
+        self._say(200, b"", {}, True)
+
+    def do_POST(self) -> None:
+        """Uploads: a new repository, how each file is to be sent, where large ones go, the commit."""
+        hub, path = self.hub, urlsplit(self.path).path.strip("/")
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        hub.requests.append(("POST", path, {k.lower(): v for k, v in self.headers.items()}))
+        if hub.status is not None:
+            return self._say(hub.status, b"{}", {}, True)
+        answer: dict = {}
+        if path == "api/repos/create":
+            hub.created.append(json.loads(content))
+            answer = {"url": f"{hub.url}/ada/{hub.created[-1]['name']}"}
+        elif path == "api/validate-yaml":
+            answer = {"errors": [], "warnings": []}
+        elif "/preupload/" in path:
+            answer = {
+                "files": [
+                    {
+                        "path": file["path"], "shouldIgnore": False,
+                        "uploadMode": "lfs" if file["path"].endswith(hub.large) else "regular",
+                    }
+                    for file in json.loads(content)["files"]
+                ]
+            }  # fmt: skip
+        elif path.endswith("/info/lfs/objects/batch"):
+            wanted = json.loads(content)["objects"]
+            answer = {
+                "transfer": "basic",
+                "objects": [
+                    {**entry, "actions": {"upload": {"href": f"{hub.url}/storage/{entry['oid']}"}}} for entry in wanted
+                ],
+            }
+        else:
+            assert "/commit/" in path, path
+            self._commit([json.loads(line) for line in content.splitlines()])
+            answer = {"commitUrl": f"{hub.url}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+        self._say(200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, True)
+
+    def _commit(self, lines: list[dict]) -> None:
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                self.hub.commits.append(value)
+            elif line["key"] == "lfsFile":
+                self.hub.uploaded[value["path"]] = self.hub.uploaded.pop(value["oid"])
+            else:
+                assert line["key"] == "file", line
+                self.hub.uploaded[value["path"]] = base64.b64decode(value["content"])
 
     def _answer(self, body: bool) -> None:
         hub, path = self.hub, urlsplit(self.path).path.strip("/")
