@@ -13,6 +13,7 @@ import torch
 
 from mlae_lab.core.catalog import backbone
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.export_formats import ExportError
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.settings import ConfigError
 from mlae_lab.runs.store import RunStore
@@ -179,18 +180,14 @@ def test_the_reader_lists_images_that_the_census_accepts(tmp_path: Path) -> None
 
 
 def test_the_exported_updates_are_those_of_the_network(config: RunConfig, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
+    from benchmarks.exports import loaded, random_adapter
 
-    from mlae_lab.model.adapter_file import Adapter, adapter_state
-    from mlae_lab.training.setup import prepare
+    config = replace(config, plan=replace(config.plan, expert_rank=2, coefficient_init=0.5))
+    random_adapter(config, tmp_path / "adapter.safetensors")
+    export = loaded(config, tmp_path / "adapter.safetensors")
+    check = run(example("An export."), {})["write"](export, tmp_path)
+    assert check.difference < 1e-5
+    export.factors.popitem()
+    with pytest.raises(ExportError, match="was not kept"):
+        run(example("An export."), {})["write"](export, tmp_path)
 
-    setup = prepare(replace(config, plan=replace(config.plan, expert_rank=2, coefficient_init=0.5)))
-    assert setup.experts is not None
-    for layer in setup.experts.layers.values():
-        layer.b.data.normal_()
-    adapter = Adapter(setup.experts.plan, config.backbone, "digits", 10, adapter_state(setup.experts, setup.head))
-    run(example("An export."), {})["write_updates"](tmp_path / "updates.safetensors", adapter)
-    updates = load_file(tmp_path / "updates.safetensors")
-    assert set(updates) == set(setup.experts.layers)
-    for name, layer in setup.experts.layers.items():
-        assert torch.allclose(updates[name], layer.delta())

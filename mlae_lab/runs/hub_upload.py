@@ -38,7 +38,7 @@ def upload(folder: Path, repository: str, private: bool, message: str) -> str:
     Raises:
         UploadError: There is no login, or the Hub refuses.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     require_repository(repository)
@@ -48,7 +48,15 @@ def upload(folder: Path, repository: str, private: bool, message: str) -> str:
         raise UploadError(f"there is no login for the Hub: {login}")
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+        api.create_commit(
+            repository,
+            [
+                CommitOperationAdd(path.relative_to(folder).as_posix(), path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ],
+            commit_message=message,
+        )
     except LocalTokenNotFoundError:
         raise UploadError(f"there is no login for the Hub: {login}") from None
     except HfHubHTTPError as error:
