@@ -190,4 +190,3 @@ def test_the_exported_updates_are_those_of_the_network(config: RunConfig, tmp_pa
     export.factors.popitem()
     with pytest.raises(ExportError, match="was not kept"):
         run(example("An export."), {})["write"](export, tmp_path)
-

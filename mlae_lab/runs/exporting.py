@@ -119,7 +119,7 @@ def look(store: RunStore, run_id: str, name: str, folder: Path | None = None) ->
     is_working = locks.held(_lock(folder, name))
     values = _read(_state_file(folder, name))
     if is_working:
-        return ExportState("working", str(values.get("working", "starting")))
+        return ExportState("working", str(values.get("working", "finishing")))
     if "failed" in values:
         return ExportState("failed", str(values["failed"]))
     if "working" in values:  # its process died
