@@ -24,7 +24,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.exports.export import Check, Export
 from mlae_lab.methods.adapter import attach
 from mlae_lab.model.adapter_file import InputDescription, save_adapter
-from mlae_lab.model.backbones import build, fingerprint
+from mlae_lab.model.backbones import build, fingerprint, set_image_size
 from mlae_lab.model.weight_files import classifier
 from mlae_lab.training.loaded_network import load_network
 
@@ -57,7 +57,8 @@ def configs(backbone: str) -> dict[str, RunConfig]:
 def random_adapter(config: RunConfig, file: Path, classes: int = CLASSES) -> None:
     """Write an adapter file with random values, as a training would leave it."""
     model = build(config.backbone, classes, config.seed)
-    weights, entry = fingerprint(model), catalog.backbone(config.backbone)
+    weights = fingerprint(model)
+    set_image_size(model, config.network.image_size)
     adapter, head = attach(model, config.tuning, config.seed), classifier(model)
     assert isinstance(head, torch.nn.Linear)
     generator = torch.Generator().manual_seed(1)
@@ -66,7 +67,7 @@ def random_adapter(config: RunConfig, file: Path, classes: int = CLASSES) -> Non
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     names = tuple(f"class {number}" for number in range(classes))
     mean, deviation = config.mean_and_deviation
-    expected = InputDescription(names, entry.image_size, config.prepared, mean, deviation, weights)
+    expected = InputDescription(names, config.network.image_size, config.prepared, mean, deviation, weights)
     save_adapter(
         file, adapter, head, config.backbone, config.task, expected, config.method, config.method_settings
     )  # fmt: skip

@@ -109,7 +109,7 @@ def missing_packages(name: str) -> str:
 
 def estimated_bytes(name: str, config: RunConfig) -> int:
     """About how large an export becomes, in bytes, with weights of four bytes."""
-    backbone = catalog.backbone(config.backbone)
+    backbone = config.network
     whole, trained = 4 * backbone.parameters, 0
     if Trait.PEFT in config.tuning.traits:
         trained = 4 * config.tuning.parameters(backbone)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -21,7 +22,7 @@ from mlae_lab.core.export_formats import ExportError
 from mlae_lab.core.method import Trait
 from mlae_lab.methods.adapter import Factors
 from mlae_lab.model import stem
-from mlae_lab.model.backbones import bundled_network
+from mlae_lab.model.backbones import bundled_network, set_image_size
 from mlae_lab.training.loaded_network import LoadedNetwork
 
 TOLERANCE = 1e-5  # of the logits, relative to the largest of them where that is above 1
@@ -79,14 +80,14 @@ class Export:
         return self.backbone.name.removesuffix(RANDOM)
 
     @cached_property
-    def network_args(self) -> dict[str, int]:
-        """Arguments of timm's factory besides the number of classes."""
-        size = self.network.steps.image_size
-        embedding = getattr(self.network.model, "patch_embed", None)
-        if self.backbone.bundled or getattr(embedding, "img_size", None) is None:
+    def network_args(self) -> dict[str, Any]:
+        """Arguments of timm's factory besides the number of classes, where the image size is not the default."""
+        model, size = self.network.model, self.network.steps.image_size
+        default = None if self.backbone.bundled else timm.get_pretrained_cfg(self.architecture)
+        if default is None or default.input_size[-1] == size or not hasattr(model, "set_input_size"):
             return {}
-        default = timm.get_pretrained_cfg(self.architecture)
-        return {} if default is not None and default.input_size[-1] == size else {"img_size": size}
+        recorded = getattr(timm.models._hub, "get_model_args", lambda model, args: {})(model, {})
+        return {"img_size": size} | {name: recorded[name] for name in ("img_size", "window_size") if name in recorded}
 
     @property
     def head_name(self) -> str:
@@ -113,13 +114,25 @@ class Export:
         """The network without the method, with random weights, in eval mode."""
         classes = len(self.network.classes)
         if self.backbone.bundled:
-            return bundled_network(classes).eval()
+            model = bundled_network(classes)
+            set_image_size(model, self.network.steps.image_size)
+            return model.eval()
         return timm.create_model(self.architecture, pretrained=False, num_classes=classes, **self.network_args).eval()
 
     def frozen_network(self) -> nn.Module:
         """The network as it was before the method, with a head of zeros."""
+        return self.with_weights(self.network.frozen)
+
+    def with_weights(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
+        """`new_network` with these weights. Raises ExportError if timm builds another network than the lab's."""
         model = self.new_network()
-        model.load_state_dict(self.network.frozen)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise ExportError(
+                f"{versions('timm')} cannot rebuild {self.architecture} at {self.network.steps.image_size} pixels "
+                f"({' '.join(str(error).split())[:150]}): use onnx or torch"
+            ) from None
         return model
 
     # ---------------------------------------------------------------- the parts of a folder

@@ -35,6 +35,4 @@ def write(export: Export, folder: Path) -> Check:
             tensors[f"{layer}.b"] = (factors.b * factors.coefficient.repeat_interleave(factors.rank)).contiguous()
         save_file(tensors, folder / ADAPTER, metadata=metadata)
         copy_scripts(folder, **{"side_by_side.py": "side_by_side.py"})
-    model = export.new_network()
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    return export.check(model, versions("safetensors", "timm"))
+    return export.check(export.with_weights(load_file(folder / WEIGHTS)), versions("safetensors", "timm"))

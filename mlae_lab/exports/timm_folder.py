@@ -16,8 +16,7 @@ _COPIED = ("fixed_input_size", "first_conv", "classifier", "license")  # of timm
 
 def write(export: Export, folder: Path) -> Check:
     """Fill a folder and load it with timm."""
-    model: Any = export.new_network()
-    model.load_state_dict(export.state())
+    model: Any = export.with_weights(export.state())
     save_file(model.state_dict(), folder / WEIGHTS, metadata={"format": "pt"})
     export.write_json(folder / CONFIG, _config(export, model))
     export.write_scripts(folder, "network_timm.py")

@@ -90,12 +90,14 @@ def load_network(
     model, _ = backbones.build_with_notes(
         config.backbone, learned.classes, config.seed, file, data_folder() / "weights"
     )
-    fingerprint = backbones.fingerprint(model)
+    fingerprint = backbones.fingerprint(model)  # of the weights as they are at the network's own size
     if learned.input.weights and learned.input.weights != fingerprint:
         raise AdapterError(
             f"the adapter was trained on frozen weights with fingerprint {learned.input.weights} and "
             f"{file or config.badge.weights} has {fingerprint}: name the original file with --weights"
         )
+    classes, steps = _described(config, learned.input, learned.classes)
+    backbones.set_image_size(model, steps.image_size)
     frozen = {name: value.clone() for name, value in model.state_dict().items()} if keep_frozen else {}
     trained = attach(model, config.tuning, config.seed)
     head = classifier(model)
@@ -108,13 +110,12 @@ def load_network(
     model.requires_grad_(False)
     trained.train(False)
     model.eval()
-    classes, steps = _described(config, learned.input, learned.classes)
     return LoadedNetwork(config, model, trained, head, classes, steps, fingerprint, frozen)
 
 
 def _described(config: RunConfig, expected: InputDescription, count: int) -> tuple[tuple[str, ...], InputSteps]:
     """Classes and steps; an adapter file of version 0.5 describes neither."""
-    size = expected.image_size or catalog.backbone(config.backbone).image_size
+    size = expected.image_size or config.network.image_size
     name = expected.preprocessing or config.prepared
     if len(expected.mean) == len(expected.deviation) == 3:
         mean, deviation = expected.mean, expected.deviation

@@ -120,7 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             assert "/commit/" in path, path
             self._commit([json.loads(line) for line in content.splitlines()])
-            answer = {"commitUrl": f"{hub.url}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+            answer = {
+                "commitUrl": f"{hub.url}/{path.split('/')[2]}/{path.split('/')[3]}/commit/{COMMIT}",
+                "commitOid": COMMIT,
+                "success": True,
+            }
         self._say(200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, True)
 
     def _commit(self, lines: list[dict]) -> None:

@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,18 @@ def test_merged_weights_of_four_runs(backbone: str, tmp_path: Path) -> None:
             if name == "timm" and backbone.startswith("lab"):
                 continue
             assert written(loaded(config, file), name, tmp_path / f"{number}{name}").difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "name"),
+    [("lab_vit_12x128", 64, "peft"), (BACKBONE, 96, "timm"), (BACKBONE, 96, "safetensors")],
+)
+def test_another_image_size(backbone: str, size: int, name: str, tmp_path: Path) -> None:
+    config = replace(configs(backbone)["dense"], image_size=size)
+    random_adapter(config, tmp_path / "adapter.safetensors")
+    export = loaded(config, tmp_path / "adapter.safetensors")
+    assert export.images.shape[-1] == size
+    assert written(export, name, tmp_path / "out").difference < 1e-5
 
 
 def test_a_wrong_export_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
