@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +112,16 @@ def _licence(export: Export) -> str | None:
 # ---------------------------------------------------------------- text
 
 
+def _safe(text: str) -> str:
+    """A text from outside on one line, without markdown: an imported run may hold links."""
+    return re.sub(r"([\\`*_\[\]<>#|~:$@]|(?<=www)\.)", r"\\\1", one_line(text))
+
+
 def _body(export: Export, facts: CardFacts, name: str, check: Check) -> str:
     config = facts.run.config
     task, badge = catalog.task(config.task), config.badge
-    title = one_line(facts.run.name or f"{task.title}: {config.what}")
-    shown = ", ".join(export.network.classes[:20])
+    title = _safe(facts.run.name or f"{task.title}: {config.what}")
+    shown = ", ".join(map(_safe, export.network.classes[:20]))
     more = f" and {len(export.network.classes) - 20} more" if len(export.network.classes) > 20 else ""
     parts = [
         f"# {title}",
@@ -136,7 +142,7 @@ def _body(export: Export, facts: CardFacts, name: str, check: Check) -> str:
         "## Check at export\n\n" + check_sentence(check, export.images_are),
         "## Training\n\n" + _training(export, facts),
         "## Limits\n\n" + _limits(export, facts),
-        f"Data badge: {badge.data} · {badge.protocol} · {badge.preprocessing} · {badge.weights}",
+        "Badge: " + " · ".join(map(_safe, (badge.data, badge.protocol, badge.preprocessing, badge.weights))),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -162,14 +168,14 @@ def _accuracy(facts: CardFacts) -> str:
 def _data(facts: CardFacts, licence: str) -> str:
     config = facts.run.config
     lines = [
-        f"- Images: {one_line(config.badge.data)}, task `{one_line(config.task)}`",
+        f"- Images: {_safe(config.badge.data)}, task {_safe(config.task)}",
         f"- Protocol: {config.badge.protocol}",
         f"- Preprocessing: {config.badge.preprocessing}; the exact steps are in `preprocessing.json`",
-        f"- Frozen weights: {one_line(config.badge.weights)}",
+        f"- Frozen weights: {_safe(config.badge.weights)}",
     ]
     if licence:
-        lines.append(f"- Terms of the images: {one_line(licence)}")
-    return "\n".join([*lines, *(f"- Note: {one_line(note)}" for note in config.data_notes)])
+        lines.append(f"- Terms of the images: {_safe(licence)}")
+    return "\n".join([*lines, *(f"- Note: {_safe(note)}" for note in config.data_notes)])
 
 
 def _use(export: Export, name: str) -> str:
@@ -211,7 +217,7 @@ def _training(export: Export, facts: CardFacts) -> str:
     step = facts.outcome.step
     if step is not None and step.epoch < config.epochs:
         lines.append(f"- Stopped in epoch {step.epoch} of {config.epochs}")
-    lines += [f"- {one_line(note)}" for note in facts.notes]
+    lines += [f"- {_safe(note)}" for note in facts.notes]
     date = time.strftime("%Y-%m-%d", time.gmtime())
     lines.append(f"- Exported on {date} with MLAE Lab {lab_version()}, {versions('torch', 'timm')}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from PIL import Image
 
 from mlae_lab.errors import LabError
 from mlae_lab.locations import default_store
@@ -67,7 +68,7 @@ class Predictor:
     @overload
     def predict(self, images: list[Any] | tuple[Any, ...], top: int = 5) -> list[Prediction]: ...
     @overload
-    def predict(self, images: Any, top: int = 5) -> Prediction: ...
+    def predict(self, images: str | Path | Image.Image | np.ndarray, top: int = 5) -> Prediction: ...
     def predict(self, images: Any, top: int = 5) -> Prediction | list[Prediction]:
         """Classify one image or several, preprocessed as in the run's evaluation.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import streamlit as st
@@ -90,27 +91,28 @@ def _wait(run: Run, name: str, state: ExportState) -> None:
 def _finished(run: Run, name: str, result: Exported) -> None:
     """The check, the download and the model card."""
     file = exporting.zip_file(queries.store().paths(run.id).exports, name)
-    st.download_button(
+    buttons = st.container(horizontal=True, gap="small")
+    buttons.download_button(
         f"Download, {format_bytes(result.bytes)}", file.read_bytes, file_name=f"{run.id}-{name}.zip",
         mime="application/zip", type="primary", key=f"export_download_{run.id}_{name}", on_click="ignore",
     )  # fmt: skip
-    page.note(f"{escape(result.check)} {counted(len(result.files), 'file')}.")
-    with st.popover("Model card"):
+    with buttons.popover("Model card"):
         front, text = _parts(result.card)
         if run.config.has_mask:
             st.html(f'<img class="lab-thumb" src="{mask_image(run.config.plan)}" alt="The mask">')
         st.markdown(text)
         st.code(front, language="yaml")
-    with st.popover("Files"):
+    with buttons.popover("Files"):
         rows = "".join(
             f"<tr><td>{escape(inside.partition('/')[2])}</td><td>{format_bytes(size)}</td></tr>"
             for inside, size in result.files
         )
         st.html(f'<table class="lab-files">{rows}</table>')
+    page.note(f"{escape(result.check)} {counted(len(result.files), 'file')}.")
 
 
 def _parts(card: str) -> tuple[str, str]:
-    """Front matter and text of a card, without its image, which is a file of the export."""
+    """Front matter and text of a card, without its image, which is a file of the export; headings as small as text."""
     _, front, text = card.split("---\n", 2)
     lines = [line for line in text.splitlines() if not line.startswith("![")]
-    return front.strip(), "\n".join(lines)
+    return front.strip(), re.sub(r"^#+ ", "##### ", "\n".join(lines), flags=re.MULTILINE)

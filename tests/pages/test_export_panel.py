@@ -44,6 +44,6 @@ def test_formats_are_offered_started_once_and_downloaded(
     at = open_page("train", {f"export_format_{name}": "safetensors"}, run=name)
     assert not at.exception
     assert "evaluation images differ from the lab" in html(at)
-    assert any("## Accuracy" in text.value and "95 % interval" in text.value for text in at.markdown)
+    assert any("##### Accuracy" in text.value and "95 % interval" in text.value for text in at.markdown)
     assert any("pipeline_tag: image-classification" in code.value for code in at.code)
     assert [key for key in (button.proto.label for button in at.get("download_button")) if "Download, " in key]
