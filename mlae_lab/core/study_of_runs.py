@@ -35,8 +35,8 @@ def study_of(configs: Sequence[RunConfig], title: str = "") -> Study:
     for config in chosen:
         values = tuple(pair for name in names for pair in _texts(config, name))
         # a mask names the method, too
-        told = [field for field in names if not (field == "method" and "plan" in names and config.has_mask)]
-        name = ", ".join(_shown(config, field) for field in told if _shown(config, field)) or config.what
+        shown = [field for field in names if not (field == "method" and "plan" in names and config.has_mask)]
+        name = ", ".join(_shown(config, field) for field in shown if _shown(config, field)) or config.what
         known[name] = known.get(name, 0) + 1
         arms.append(Arm(name if known[name] == 1 else f"{name} ({known[name]})", values, config))
     factors = {"mask" if name == "plan" else name: [str(number) for number in range(len(arms))] for name in names}
