@@ -77,7 +77,7 @@ def _checked(export: Export, folder: Path, ranks: dict[str, int]) -> Check:
         return export.check(_read_back(export, folder), "the lab, as peft is not installed here")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its many dependencies
-        from peft import PeftModel
+        from peft import PeftModel  # pyright: ignore[reportMissingImports] - an extra
     model: Any = PeftModel.from_pretrained(export.frozen_network(), str(folder)).eval()  # pyright: ignore
     loaded = {
         name.removeprefix(_PREFIX).partition(".lora_A.")[0]: len(value)
