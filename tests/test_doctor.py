@@ -674,7 +674,7 @@ def test_active_and_queued_runs(store: RunStore) -> None:
     value = findings[f"run {run.id}"].value
     assert "by Ada <b>" in value
     assert "on cpu" in value
-    assert value.endswith("for 0 min, step 34")
+    assert value.endswith("for 0 s, step 34")
 
 
 def test_a_run_from_the_command_line_without_a_heartbeat(store: RunStore) -> None:
@@ -754,7 +754,7 @@ def test_a_clock_that_was_set_back(store: RunStore) -> None:
         findings = part(examine(), "Runs")
     assert run.id in findings["clock"].value
     assert findings["clock"].state == "note"
-    assert "for 0 min" in findings[f"run {run.id}"].value
+    assert "for 0 s" in findings[f"run {run.id}"].value
 
 
 def test_orphans(store: RunStore) -> None:

@@ -24,8 +24,8 @@ class Smoothed(RunConfig):
     smoothing: float = field(
         default=0.0,
         metadata=setting(
-            "Label smoothing", "Share of the target spread over all classes, 5 % for example.",
-            option="label-smoothing", low=0, high=0.5, step=0.05, group="schedule", hashed="unless default",
+            "Smoothing", "Share of the target spread over all classes, 5 % for example.",
+            option="smoothing", low=0, high=0.5, step=0.05, group="schedule", hashed="unless default",
         ),
     )  # fmt: skip
 
@@ -90,10 +90,10 @@ def test_a_new_field_is_validated_and_keeps_the_hashes() -> None:
 
 def test_a_new_field_reaches_options_command_link_and_differences() -> None:
     config = Smoothed("digits", smoothing=0.1)
-    assert config.command().endswith("--label-smoothing 0.1")
-    assert options(Smoothed, "--label-smoothing 0.1").smoothing == 0.1
-    assert settings_code(replace(Smoothed(**vars(FIRST_RUN)), smoothing=0.1)) == "label-smoothing:0.1"
-    assert read_settings("label-smoothing:0.1", Smoothed)["smoothing"] == 0.1
+    assert config.command().endswith("--smoothing 0.1")
+    assert options(Smoothed, "--smoothing 0.1").smoothing == 0.1
+    assert settings_code(replace(Smoothed(**vars(FIRST_RUN)), smoothing=0.1)) == "smoothing:0.1"
+    assert read_settings("smoothing:0.1", Smoothed)["smoothing"] == 0.1
     assert differences(Smoothed("digits"), config) == {"smoothing": (0.0, 0.1)}
     assert setting_of(Smoothed, "smoothing").plural == "smoothings"
 

@@ -47,7 +47,7 @@ def test_the_form_says_what_it_would_start_and_starts_it(store: RunStore) -> Non
     assert "--budget 6 --seeds 2" in command
     at.selectbox(key="choice_folds").set_value(5).run()
     (warning,) = at.warning
-    assert "two arms with 10 seeds take 20" in warning.value
+    assert "two arms with 2 divisions of 5 folds take 20" in warning.value
     at.number_input(key="choice_seeds").set_value(1).run()
     at.number_input(key="choice_budget").set_value(10.0).run()
     assert "2 settings for 16 epochs; 5 folds of each, on parts of train and val together" in html(at)

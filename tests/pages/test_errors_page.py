@@ -61,7 +61,7 @@ def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
     assert "Incorrect, highest confidence" in html(at)
     wrong = answer["extremes"]["wrong"][0]
     assert answer["thumbnails"][str(wrong)] in html(at)
-    at.selectbox[0].set_value(other.id).run()
+    at.selectbox[1].set_value(other.id).run()
     assert at.query_params["other"] in (other.id, [other.id])
 
 
@@ -76,7 +76,7 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     assert tests.verdict.replace("'", "&#x27;") in html(at)
     assert "paired-tests" in figures(at)
     assert f"Only B is correct: {counted(len(tests.only_b))}" in html(at)
-    assert "none" in at.selectbox[0].options[0]
+    assert "none" in at.selectbox[1].options[0]
 
 
 def test_runs_that_are_correct_on_the_same_images_have_no_chart(
@@ -147,4 +147,4 @@ def test_unknown_other_run_in_the_address_is_ignored(lab: tuple[RunStore, Run, R
     error_analysis(store, run)
     at = opened(run=run.id, view="errors", other="zzzzzzzz")
     assert not at.exception
-    assert at.selectbox[0].value == ""
+    assert at.selectbox[1].value == ""

@@ -97,7 +97,7 @@ def test_run_compared_with_the_dense_run(real_store: RunStore, monkeypatch: pyte
     last = real_store.last(masked.id, ev.SimilarityStats)
     assert f"{ev.mean_of(last.effective_rank):.2f} (max. 8), other run" in shown["effective-rank-over-epochs"]
     assert "Both runs have the same seed" in html(at)
-    assert at.selectbox[0].value == whole.id
+    assert at.selectbox[1].value == whole.id
     assert "in the other run" in shown["similarity-over-epochs"]
     assert "of at most 8" in shown["ranks"]
     assert "(random 0.06)" in shown["overlap-row"]

@@ -12,6 +12,7 @@ from mlae_lab.core.events import TrainStep
 from mlae_lab.core.patterns import allocation, pattern, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs.comparability import is_paired
+from mlae_lab.training.objective import Mix
 from mlae_lab.training.setup import Setup
 from mlae_lab.training.trainer import fit
 from tests.training.test_trainer import config, small
@@ -26,9 +27,9 @@ def recorded(run_config: RunConfig) -> tuple[Setup, list[list[int]], list[torch.
     masks: list[torch.Tensor] = []
     take, sample = setup.train.take, setup.experts.sample
 
-    def recorded_take(images: torch.Tensor) -> torch.Tensor:
+    def recorded_take(images: torch.Tensor, mix: Mix | None) -> torch.Tensor:
         batches.append(images.tolist())
-        return take(images)
+        return take(images, mix)
 
     def recorded_sample() -> torch.Tensor:
         masks.append(sample())
