@@ -27,7 +27,7 @@ COPY mlae_lab mlae_lab
 # once here: the code is read-only later, so that every process would compile it
 RUN python -m compileall -q mlae_lab
 
-ENV HOME=/store MLAE_LAB_STORE=/store
+ENV HOME=/store MLAE_LAB_STORE=/store MLAE_LAB_IMAGE_FOLDERS=/images
 USER 1000:1000
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSWORD = "a password for tests"
@@ -100,9 +101,10 @@ def get(port: int, path: str, host: str = "localhost") -> tuple[int, str]:
 
 
 def check_pages(port: int) -> None:
-    """Check what a lab on a network serves before a login: the page and its health, no metrics. Raises AssertionError."""
+    """Check what a lab on a network serves before a login: its page and health, no metrics. Raises AssertionError."""
     status, text = get(port, "/")
-    assert status == 200 and "<html" in text, (status, text[:200])
+    assert status == 200, text[:200]
+    assert "<html" in text
     assert get(port, "/_stcore/health")[0] == 200
     assert get(port, "/_stcore/metrics")[0] == 403, "without a login"
 
@@ -160,7 +162,7 @@ def _snapshot(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     return {path: (status.st_mtime_ns, status.st_size) for path in paths for status in [path.lstat()]}
 
 
-def _start(image: Image, folder: Path, port: int, user: dict[str, int]) -> subprocess.Popen[bytes]:
+def _start(image: Image, folder: Path, port: int, user: dict[str, Any]) -> subprocess.Popen:
     """Start the lab by the command of the image, with nothing of this process in its environment."""
     *shell, command = image.command()
     return subprocess.Popen(
@@ -169,7 +171,7 @@ def _start(image: Image, folder: Path, port: int, user: dict[str, int]) -> subpr
         env=_variables(image, folder),
         start_new_session=True,
         **user,
-    )  # pyright: ignore[reportCallIssue, reportArgumentType] - user and group
+    )
 
 
 def _variables(image: Image, folder: Path) -> dict[str, str]:
@@ -178,7 +180,7 @@ def _variables(image: Image, folder: Path) -> dict[str, str]:
     return located | path | {"MLAE_LAB_PASSWORD": PASSWORD}
 
 
-def _wait(image: Image, folder: Path, port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait(image: Image, folder: Path, port: int, server: subprocess.Popen) -> None:
     """Wait for the health check of the image."""
     check, deadline = image.health_check().replace("8501", str(port)), time.monotonic() + _START_SECONDS
     while subprocess.run(["sh", "-c", check], env=_variables(image, folder), stderr=subprocess.DEVNULL).returncode:
@@ -193,7 +195,7 @@ def _print(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Execute the steps, start the lab and check it. Returns 1 if a file changed that must not."""
-    parser = argparse.ArgumentParser(prog="python -m tests.container", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.container", description="The container without an engine")
     parser.add_argument("--installed", action="store_true", help="use the packages of this Python; install nothing")
     args, image = parser.parse_args(arguments), read()
     with socket.socket() as free:
@@ -205,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _execute(image, folder, args.installed)
         uid, gid = map(int, image.last("USER").split(":"))
         is_root = os.geteuid() == 0
-        user = {"user": uid, "group": gid, "extra_groups": ()} if is_root else {}
+        user: dict[str, Any] = {"user": uid, "group": gid, "extra_groups": ()} if is_root else {}
         for writable in ("store", "tmp"):
             (folder / writable).mkdir()
             if is_root:
@@ -223,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             began = time.monotonic()
             trained = subprocess.run(
                 train, cwd=folder / "app", env=_variables(image, folder), stdout=subprocess.PIPE, check=True, **user
-            )  # pyright: ignore[reportCallIssue, reportArgumentType] - user and group
+            )
             assert json.loads(trained.stdout.splitlines()[-1])["status"] == "finished"
             _print(f"trained one epoch in {time.monotonic() - began:.1f} s")
         finally:

@@ -48,7 +48,9 @@ def test_the_image_gets_what_the_dockerfile_copies_and_nothing_else() -> None:
 def test_the_base_has_a_python_that_the_lab_supports() -> None:
     version = re.search(r"python:3\.(\d+)-slim", IMAGE.arguments["BASE"])
     lowest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
-    assert version is not None and lowest is not None and int(version[1]) >= int(lowest[1])
+    assert version is not None
+    assert lowest is not None
+    assert int(version[1]) >= int(lowest[1])
 
 
 def test_the_container_runs_as_a_user_that_owns_only_the_store() -> None:
@@ -178,7 +180,7 @@ def options() -> list[str]:
 
 @pytest.fixture
 def container() -> Iterator[tuple[str, str]]:
-    """An engine and the name of a container of the image, started with a store of its own."""
+    """An engine and the name of a container of the image, started with a new store."""
     program, name = engine(), f"mlae-lab-test-{os.getpid()}"
     build = [program, "build", *shlex.split(os.environ.get("MLAE_LAB_TEST_BUILD", "")), "-t", name, str(ROOT)]
     subprocess.run(build, check=True)
