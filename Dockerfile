@@ -19,6 +19,9 @@ WORKDIR /app
 COPY requirements.txt ./
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --constraint requirements.txt torch torchvision \
     && pip install --no-cache-dir --requirement requirements.txt
+# The extras of pyproject.toml, for every export and sampler
+ARG EXTRAS="peft>=0.21,<1 optuna>=4,<6 onnx>=1.17,<2 onnxscript>=0.3,<1 onnxruntime>=1.20,<2"
+RUN pip install --no-cache-dir $EXTRAS
 
 COPY pyproject.toml LICENSE ./
 COPY assets assets

@@ -74,7 +74,7 @@ def read(path: Path = ROOT / "Dockerfile") -> Image:
     for name, value in image.steps:
         if name == "ARG":
             key, _, default = value.partition("=")
-            image.arguments[key] = default
+            image.arguments[key] = default.strip('"')
         elif name == "ENV":
             image.variables |= dict(word.split("=", 1) for word in shlex.split(value))
         elif name == "COPY":

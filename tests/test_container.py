@@ -26,6 +26,7 @@ from tests.container import PASSWORD, ROOT, check_pages, read, sent_files
 
 IMAGE = read()
 COMPOSE, CUDA = (yaml.safe_load((ROOT / name).read_text()) for name in ("compose.yaml", "compose.cuda.yaml"))
+PROJECT = (ROOT / "pyproject.toml").read_text()
 SERVICE: dict[str, Any] = COMPOSE["services"]["lab"]
 PORT = IMAGE.last("EXPOSE")
 
@@ -47,10 +48,15 @@ def test_the_image_gets_what_the_dockerfile_copies_and_nothing_else() -> None:
 
 def test_the_base_has_a_python_that_the_lab_supports() -> None:
     version = re.search(r"python:3\.(\d+)-slim", IMAGE.arguments["BASE"])
-    lowest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    lowest = re.search(r'requires-python = ">=3\.(\d+)"', PROJECT)
     assert version is not None
     assert lowest is not None
     assert int(version[1]) >= int(lowest[1])
+
+
+def test_the_image_has_the_packages_of_all_extras() -> None:
+    (section,) = re.findall(r"^\[project.optional-dependencies\]\n(.*?)^\[", PROJECT, re.MULTILINE | re.DOTALL)
+    assert re.findall(r'"(\w+[<>=].*?)"', section) == IMAGE.arguments["EXTRAS"].split()
 
 
 def test_the_container_runs_as_a_user_that_owns_only_the_store() -> None:
@@ -169,12 +175,13 @@ def engine() -> str:
 
 
 def options() -> list[str]:
-    """The options of `run` that give a container the rights of the compose file."""
+    """The options of `run`: the rights of the compose file, and those of the environment."""
     return [
         "--read-only",
         *(f"--tmpfs={path}" for path in SERVICE["tmpfs"]),
         *(f"--cap-drop={name}" for name in SERVICE["cap_drop"]),
         *(f"--security-opt={option.removesuffix(':true')}" for option in SERVICE["security_opt"]),
+        *shlex.split(os.environ.get("MLAE_LAB_TEST_RUN", "")),
     ]
 
 
@@ -187,7 +194,6 @@ def container() -> Iterator[tuple[str, str]]:
     start = [
         *(program, "run", "--detach", "--name", name, *options(), f"--volume={name}:/store"),
         *(f"--env=MLAE_LAB_PASSWORD={PASSWORD}", f"--publish=127.0.0.1::{PORT}"),
-        *shlex.split(os.environ.get("MLAE_LAB_TEST_RUN", "")),
     ]
     try:
         subprocess.run([*start, name], check=True)
@@ -218,9 +224,9 @@ def test_an_engine_builds_and_starts_the_lab(container: tuple[str, str]) -> None
     assert inside("touch", "/store/data/file", "/tmp/file").returncode == 0
     trained = inside("python", "-m", "mlae_lab", "train", "--task", "digits", "--epochs", "1", "--json")
     assert json.loads(trained.stdout.splitlines()[-1])["status"] == "finished", trained.stderr
-    assert not [
-        p for p in output("diff", name).split()[1::2] if not p.startswith(("/store", "/tmp", "/dev", "/run", "/etc"))
-    ]
+    mounted = ("/store", "/images", "/tmp", "/dev", "/run", "/etc")  # also by the engine itself
+    changed = [line.partition(" ")[2] for line in output("container", "diff", name).splitlines()]
+    assert not [path for path in changed if not path.startswith(mounted)]
 
     began = time.monotonic()
     output("stop", "--time", "20", name)
