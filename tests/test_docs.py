@@ -20,7 +20,10 @@ from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ("README.md", *(f"docs/{name}.md" for name in ("architecture", "commands", "data", "store", "analysis")))
+DOCS = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("architecture", "commands", "data", "store", "analysis", "container")),
+)
 README, ARCHITECTURE, COMMANDS, STORE = DOCS[0], DOCS[1], DOCS[2], DOCS[4]
 
 
