@@ -203,6 +203,7 @@ def container() -> Iterator[tuple[str, str]]:
             subprocess.run([program, *command], stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.container
 def test_an_engine_builds_and_starts_the_lab(container: tuple[str, str]) -> None:
     program, name = container
 

@@ -102,7 +102,7 @@ def test_a_new_field_reaches_the_form() -> None:
     assert form_groups(Smoothed)["schedule"][-1].name == "smoothing"
     at = form(Smoothed("digits", smoothing=0.1))
     smoothing = at.number_input(key="train_smoothing")
-    assert (smoothing.label, smoothing.value, smoothing.max) == ("Label smoothing", 0.1, 0.5)
+    assert (smoothing.label, smoothing.value, smoothing.max) == ("Smoothing", 0.1, 0.5)
     smoothing.set_value(0.2).run()
     assert at.session_state["values"]["smoothing"] == 0.2
 

@@ -158,7 +158,7 @@ def test_under_test_a_fifth_of_the_training_images_is_searched_on_and_never_trai
     assert len(held) + len(setup.trained) == len(setup.train)
     taken: set[int] = set()
     take = setup.train.take
-    monkeypatch.setattr(setup.train, "take", lambda chosen, mix: (taken.update(chosen.tolist()), take(chosen, mix))[1])
+    monkeypatch.setattr(setup.train, "take", lambda c, mix=None: (taken.update(c.tolist()), take(c, mix))[1])
     training, at_search = Training(setup), None
     for event in training.run():
         if isinstance(event, Started):
