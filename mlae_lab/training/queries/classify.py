@@ -38,7 +38,9 @@ def classify(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progr
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release Python's lock
         for done in range(0, len(files), PIECE):
             on_progress(done, len(files))
-            results = list(pool.map(lambda path: examined(path, rule), [Path(folder, f) for f in files[done : done + PIECE]]))
+            results = list(
+                pool.map(lambda path: examined(path, rule), [Path(folder, f) for f in files[done : done + PIECE]])
+            )
             pixels = [like_the_task(loaded, result[0]) for result in results if not isinstance(result, str)]
             answers = iter(_most_probable(loaded, np.stack(pixels), top) if pixels else ())
             rows += [
@@ -61,5 +63,6 @@ def _most_probable(loaded: LoadedRun, pixels: np.ndarray, top: int) -> list[list
     probability = logits.double().softmax(1).cpu()  # as `analysis.errors.compare`
     order = probability.argsort(dim=1, descending=True, stable=True)[:, :top]
     return [
-        [[k, round(float(row[k]), 6)] for k in numbers] for row, numbers in zip(probability, order.tolist(), strict=True)
+        [[k, round(float(row[k]), 6)] for k in numbers]
+        for row, numbers in zip(probability, order.tolist(), strict=True)
     ]
