@@ -10,6 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from mlae_lab.core.abstention import AbstentionError
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data import dataset_input, own_dataset
 from mlae_lab.data.bundled import DataError
@@ -108,8 +109,8 @@ def _choose(run: Run) -> _Work | None:
     )  # fmt: skip
     page.note(
         f"A file has at most {int(st.get_option('server.maxUploadSize'))} MB; a zip has at most "
-        f"{dataset_input.MAX_FILES:,} files, {format_bytes(dataset_input.MAX_UNPACKED)} unpacked. The files are deleted "
-        "when they are classified."
+        f"{dataset_input.MAX_FILES:,} files, {format_bytes(dataset_input.MAX_UNPACKED)} unpacked. The files are "
+        "deleted when they are classified."
     )
     if not st.button("Classify", type="primary", key="batch_start_files", disabled=not files):
         return None
@@ -162,12 +163,12 @@ def _continue(run: Run, work: _Work) -> None:
 def _result(run: Run, work: _Work) -> None:
     settings, shown_part = st.columns([4, 7], gap="large")
     with settings:
-        threshold = _threshold(run)
+        threshold, is_known = _threshold(run)
         top = int(st.number_input("Classes of each image", 1, MAX_TOP, TOP, key="batch_top"))
         st.download_button(
             "Download the table (CSV)", batch_prediction.as_csv(work.rows, top, threshold).encode(),
             file_name=f"{run.id}-predictions.csv", mime="text/csv", type="primary", key="batch_download",
-            on_click="ignore",
+            on_click="ignore", disabled=not is_known,
         )  # fmt: skip
     unreadable = [row for row in work.rows if row.problem]
     abstained = sum(row.abstains(threshold) for row in work.rows)
@@ -217,20 +218,24 @@ def _classes(rows: list[Classified], threshold: float | None) -> None:
         page.note(f"The {_SHOWN_CLASSES} most frequent of {len(every):,} predicted classes.")
 
 
-def _threshold(run: Run) -> float | None:
-    """Draw the choice of the threshold; None: the run never abstains, or there is no threshold yet."""
+def _threshold(run: Run) -> tuple[float | None, bool]:
+    """Draw the choice of the threshold; it (None: never abstain), and whether it is known."""
     choice = st.selectbox("Abstain", [_NEVER, _BELOW, _FOR_ACCURACY], key="batch_abstain")
     if choice == _BELOW:
-        return st.number_input("Probability", 0.0, 1.0, 0.9, 0.01, key="batch_below")
-    if choice != _FOR_ACCURACY:
-        return None
+        return st.number_input("Probability", 0.0, 1.0, 0.9, 0.01, key="batch_below"), True
+    if choice == _NEVER:
+        return None, True
     if why := batch_prediction.no_threshold(run.config):
         st.info(plain(sentence(why)))
-        return None
+        return None, False
     wanted = st.number_input("Accuracy of the kept predictions, in %", 1.0, 100.0, 95.0, 1.0, key="batch_accuracy")
     result = answer(run, "errors", {"images": "all"}, "batch_val", "Classifying the evaluation images")
     if result is None:
-        return None
-    chosen = batch_prediction.threshold_of(run, result, wanted)
+        return None, False
+    try:
+        chosen = batch_prediction.threshold_of(run, result, wanted)
+    except AbstentionError as error:
+        st.warning(plain(sentence(error)))
+        return None, False
     page.note(escape(chosen.sentence))
-    return chosen.threshold
+    return chosen.threshold, True

@@ -27,7 +27,9 @@ _MANY = "Many images"
 def draw(run: Run) -> None:
     """Draw the prediction for an image and what it depends on, or those for many images."""
     kinds = ["One image", _MANY]
-    chosen_kind = st.segmented_control("Predict", kinds, default=kinds[0], key="predict_kind", label_visibility="collapsed")
+    chosen_kind = st.segmented_control(
+        "Predict", kinds, default=kinds[0], key="predict_kind", label_visibility="collapsed"
+    )
     if chosen_kind == _MANY:
         batch.draw(run)
         return
