@@ -34,9 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first val images of the task, a file that cannot be read and one that is no image."""
     folder = tmp_path_factory.mktemp("images")
     (folder / "inner").mkdir()
-    for number, pixels in enumerate(load_bundled("digits").val.images[:IMAGES]):
+    images = load_bundled("digits").val.images
+    for number, pixels in enumerate(images[:IMAGES]):
         Image.fromarray(pixels).save(folder / "inner" / f"=image {number}.png")
-    Image.fromarray(pixels).save(folder / "broken.png")
+    Image.fromarray(images[0]).save(folder / "broken.png")
     truncate(folder / "broken.png")
     (folder / "notes.txt").write_text("no image")
     return folder

@@ -11,7 +11,7 @@ import pytest
 from mlae_lab.data import own_dataset
 from mlae_lab.data.duplicates import examine
 from mlae_lab.data.image_record import read_record, write_record
-from mlae_lab.data.own_dataset import Origin
+from mlae_lab.data.own_dataset import Changes, Origin
 from mlae_lab.data.own_source import read_source
 from mlae_lab.data.tasks import load_protocol, located
 from mlae_lab.runs import probe
@@ -30,7 +30,8 @@ def lab(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("MLAE_LAB_IMAGE_FOLDERS", str(folder / "data" / "own"))
         source = read_source(few_images())
         facts = examine(source.folder, [image.path for image in source.images])
-        own_dataset.write(own_dataset.plan(source, facts), "birds", Origin("folder", "few"))
+        plan = own_dataset.plan(source, facts, Changes(ratio=None, duplicates="keep"))
+        own_dataset.write(plan, "birds", Origin("folder", "few"))
         store = RunStore(folder / "store")
         config = located(replace(small_config(), task="own:birds", learning_rate=2e-3))
         run = finished(store, config)
@@ -79,7 +80,7 @@ def test_corrected_labels_become_a_version_and_a_run_on_it(lab: tuple[RunStore, 
     other = next(name for name in errors["names"] if name != label)
     at.selectbox(key=f"relabel_image_{order[0]}_{run}").set_value(other).run()
     at.selectbox(key=f"relabel_image_{order[1]}_{run}").set_value("/").run()
-    assert "1 label corrected, 1 left out" in html(at)
+    assert "1 label corrected, 1 image left out" in html(at)
     at.button(key=f"relabel_create_{run}").click().run()
     assert not at.exception
     assert not at.warning

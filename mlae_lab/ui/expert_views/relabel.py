@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def _corrections(run: Run) -> dict[str, str]:
     return st.session_state.setdefault(_key(run, "chosen"), {})
 
 
-def _paths(run: Run, result: Mapping) -> Sequence[str] | None:
+def _paths(run: Run, result: Mapping) -> tuple[str, ...] | None:
     """The paths of the evaluation images by their index; None if they are unknown."""
     record = read_record(queries.store().paths(run.id).images)
     if record is None or len(record.evaluation.paths) != result["of"]:
@@ -81,7 +81,7 @@ def _paths(run: Run, result: Mapping) -> Sequence[str] | None:
 # ---------------------------------------------------------------- images
 
 
-def _gallery(run: Run, result: Mapping, paths: Sequence[str]) -> None:
+def _gallery(run: Run, result: Mapping, paths: tuple[str, ...]) -> None:
     order = st.segmented_control(
         "Order", [_LEAST_CERTAIN, _INCORRECT], default=_LEAST_CERTAIN, key=_key(run, "order"),
         label_visibility="collapsed",
@@ -148,7 +148,7 @@ def _image(run: Run, result: Mapping, row: int, path: str, thumbnail: str) -> No
         f"Label of {shown(path)}", options, index=options.index(before) if before in options else 0, format_func=text,
         key=_key(run, f"image_{result['indices'][row]}"), label_visibility="collapsed",
     )  # fmt: skip
-    if chosen == _KEEP:
+    if not chosen:
         corrections.pop(path, None)
     else:
         corrections[path] = chosen
