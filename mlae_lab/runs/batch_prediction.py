@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,13 @@ class Classified:
         return threshold is not None and bool(self.top) and self.top[0][1] < threshold
 
 
-def classified(store: RunStore, run_id: str, batch: ImageBatch, start: int = 0) -> Iterator[list[Classified]]:
+def classified(
+    store: RunStore,
+    run_id: str,
+    batch: ImageBatch,
+    start: int = 0,
+    on_progress: Callable[[probe.Answer], None] = lambda answer: None,
+) -> Iterator[list[Classified]]:
     """Classify the images of a batch with a run that is over, preprocessed as its evaluation images are.
 
     Args:
@@ -54,6 +60,7 @@ def classified(store: RunStore, run_id: str, batch: ImageBatch, start: int = 0) 
         run_id: Its id.
         batch: The images.
         start: How many of them to skip.
+        on_progress: Called while an answer is awaited, with its state; it may raise.
 
     Yields:
         The predictions for the next images.
@@ -65,7 +72,7 @@ def classified(store: RunStore, run_id: str, batch: ImageBatch, start: int = 0) 
     for at in range(start, len(batch.paths), PIECE):
         paths = list(batch.paths[at : at + PIECE])
         arguments = {"folder": str(batch.folder), "files": paths, "top": MAX_TOP, "stamp": batch.stamp(paths)}
-        answer = probe.wait(store, run_id, "classify", arguments)
+        answer = probe.wait(store, run_id, "classify", arguments, on_progress)
         if answer.value is None:
             raise PredictionError(answer.reason)
         names = answer.value["classes"]

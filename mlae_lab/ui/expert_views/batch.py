@@ -18,12 +18,12 @@ from mlae_lab.data.folder_files import SUFFIXES
 from mlae_lab.data.image_batch import ImageBatch, read_batch
 from mlae_lab.data.listing import counted, shown, some
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import batch_prediction
+from mlae_lab.runs import batch_prediction, probe
 from mlae_lab.runs.batch_prediction import MAX_TOP, TOP, Classified
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries, visitor
-from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.query_result import answer, status_text
 from mlae_lab.ui.folder_fields import folder_fields
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
@@ -149,10 +149,15 @@ def _continue(run: Run, work: _Work) -> None:
     """Classify the images that are left, with a progress bar; a page that is left continues when it is opened again."""
     total = len(work.batch.paths)
     slot = st.empty()
-    slot.progress(len(work.rows) / total, "Loading the run. Next: classifying the images")
-    for piece in batch_prediction.classified(queries.store(), run.id, work.batch, len(work.rows)):
+
+    def show(reply: probe.Answer | None = None) -> None:
+        text = status_text(reply, "Classifying") if reply and reply.state != "working" else "Classifying"
+        slot.progress(len(work.rows) / total, f"{text}: {len(work.rows):,} of {total:,}")
+
+    show()
+    for piece in batch_prediction.classified(queries.store(), run.id, work.batch, len(work.rows), show):
         work.rows += piece
-        slot.progress(len(work.rows) / total, f"Classifying: {len(work.rows):,} of {total:,}")
+        show()
     slot.empty()
     work.end()
 
