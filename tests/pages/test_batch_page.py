@@ -72,7 +72,7 @@ def test_corrected_labels_become_a_version_and_a_run_on_it(lab: tuple[RunStore, 
     assert errors
     assert record
     order = sorted(range(20), key=lambda row: errors["confidence"][row])
-    assert probe.wait(store, run, "images_at", {"indices": order}).value
+    assert probe.wait(store, run, "images_at", {"indices": order, "size": 192}).value
     at = open_page("experts", run=run, view="errors")
     at.toggle(key=f"relabel_open_{run}").set_value(True).run()
     assert at.button(key=f"relabel_create_{run}").disabled

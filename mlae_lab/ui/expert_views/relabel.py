@@ -23,6 +23,7 @@ from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 
 PAGE_SIZE = 24  # images
+_PIXELS = 192  # of an image, on screens of 1.5 pixels for one
 _LEAST_CERTAIN, _INCORRECT = "Least certain", "Incorrect"
 _KEEP, _LEAVE_OUT = "", "/"  # no class has a slash in its name
 
@@ -100,7 +101,8 @@ def _gallery(run: Run, result: Mapping, paths: tuple[str, ...]) -> None:
     first = min(int(st.session_state.get(_key(run, "first"), 0)), (len(rows) - 1) // PAGE_SIZE * PAGE_SIZE)
     visible = rows[first : first + PAGE_SIZE]
     indices = [result["indices"][row] for row in visible]
-    images = answer(run, "images_at", {"indices": indices}, "relabel_images", "Loading the images")
+    arguments = {"indices": indices, "size": _PIXELS}
+    images = answer(run, "images_at", arguments, "relabel_images", "Loading the images")
     if images is None:
         return
     with st.container(horizontal=True, gap="medium", key="relabel_images_grid"):
