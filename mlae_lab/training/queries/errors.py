@@ -80,7 +80,7 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
 
 
 def images_at(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Thumbnails of evaluation images, base64 by index. Arguments: indices, up to 96 of them; size in pixels, at most."""
+    """Thumbnails of evaluation images, base64 by index. Arguments: indices, up to 96; size in pixels, at most."""
     check_names(arguments, "indices", "size")
     size = whole(arguments.get("size", SIZE), "size", 1, IMAGE_SIZE)
     part, indices = loaded.setup.evaluation.part, arguments.get("indices")
