@@ -111,6 +111,7 @@ def test_a_run_that_was_trained_on_val_chooses_no_threshold(
         (["FOLDER", "--csv", "NEW", "--abstain-below", "0.5", "--accuracy", "90"], "exclude each other"),
         (["0", "--csv", "NEW"], "goes with a folder or a zip"),
         (["EMPTY", "--csv", "NEW"], "holds no image"),
+        (["FOLDER", "--csv", "/no such folder/a.csv"], "cannot be written"),
     ],
 )
 def test_wrong_requests(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -64,17 +65,19 @@ def _is_batch(word: str, with_table: bool) -> bool:
     """Whether a word names a folder or a zip; without --csv a number is an index of an evaluation image."""
     if word.isdigit() and not with_table:
         return False
-    path = Path(word).expanduser()
+    path = Path(word)
     return path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file())
 
 
 def classify(args: argparse.Namespace) -> int:
     """Write the table and print what it holds."""
     require_free(args.csv, args.force, store=folder_of(args))
+    if not os.access(args.csv.absolute().parent, os.W_OK):  # before hours of work
+        raise UsageError(f"{args.csv} cannot be written: name a file in a folder that exists and is writable")
     store = store_with_run(args)
     chosen = _chosen(store, args) if args.accuracy is not None else None
     threshold = chosen.threshold if chosen else args.abstain_below
-    with opened_batch(Path(args.image[0]).expanduser()) as batch:
+    with opened_batch(Path(args.image[0])) as batch:
         rows = _rows(store, args.run, batch)
         write_whole(args.csv, batch_prediction.as_csv(rows, args.top, threshold))
         unreadable = {shown(row.path): row.problem for row in rows if row.problem}
