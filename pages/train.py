@@ -43,6 +43,8 @@ def watch(run_id: str) -> None:
         if run.status.is_over:
             label = "Open its experts" if run.config.has_mask else "Open the analysis"
             link("experts", label, run=run.id)
+            if queries.store().paths(run.id).adapter.is_file():
+                link("experts", "Classify images", run=run.id, view="predict")
         link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
     if run.config.has_mask:
         with st.expander("Rerun with another mask"):

@@ -1,4 +1,4 @@
-"""`dataset`: make datasets of own images, list, check and delete them."""
+"""`dataset`: make datasets of own images, correct their labels, list, check and delete them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from mlae_lab.cli.output import (
 from mlae_lab.core.catalog import Task
 from mlae_lab.core.hosts import Remote
 from mlae_lab.core.units import format_bytes
-from mlae_lab.data import own_dataset, tasks
+from mlae_lab.data import own_dataset, relabel, tasks
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.dataset_input import DatasetInput, of_dataset, opened
 from mlae_lab.data.duplicates import examine
 from mlae_lab.data.hub_dataset import opened_tables, tables_of
 from mlae_lab.data.listing import SPLITS, counted, shown, some
 from mlae_lab.data.own_dataset import DUPLICATES, RATIO, Changes, DatasetPlan
+from mlae_lab.data.own_source import labels_by_file, read_labels
 from mlae_lab.environment import expanded
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.owners import owner_name
@@ -36,8 +37,14 @@ _LISTED = 20  # groups or pairs of duplicates in the text; --json has all that a
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `dataset`. command: creates a subparser."""
-    parser = command("dataset", _dataset, "make a dataset of own images; list, check or delete them", store=True)
-    parser.add_argument("do_what", choices=("new", "list", "check", "delete"), metavar="new|list|check|delete")
+    parser = command(
+        "dataset", _dataset, "make a dataset of own images; relabel, list, check or delete them", store=True
+    )
+    parser.add_argument(
+        "do_what",
+        choices=("new", "relabel", "list", "check", "delete"),
+        metavar="new|relabel|list|check|delete",
+    )
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("given", nargs="?", metavar="FOLDER|ZIP|own:NAME", help="the images of a new dataset")
     parser.add_argument("--hub", metavar="OWNER/NAME", help="a dataset on the Hugging Face Hub as the source")
@@ -45,6 +52,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--image-column", default="image", metavar="C", help="of the Hub's table (default: image)")
     parser.add_argument("--label-column", default="label", metavar="C", help="of the Hub's table (default: label)")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="columns file,label and maybe split")
+    parser.add_argument("--as", dest="new_name", metavar="NEW", help="name of a relabelled dataset (default: NAME v2)")
     parser.add_argument(
         "--ratio", metavar="TRAIN,VAL,TEST",
         help="split by these percentages (default: the splits that folders or CSV give, else 60,20,20)",
@@ -73,7 +81,9 @@ def _dataset(args: argparse.Namespace) -> int:
         raise UsageError("a source and --hub exclude each other, and --labels goes with a folder or a zip: give one")
     if (args.given is not None or args.hub is not None) != (args.do_what == "new"):
         raise UsageError("`dataset new` takes a name and a folder, a zip, own:NAME or --hub; the others a name")
-    return {"new": _new, "check": _check, "delete": _delete}[args.do_what](args)
+    if args.new_name is not None and args.do_what != "relabel":
+        raise UsageError("--as names the result of `dataset relabel`: leave it out")
+    return {"new": _new, "relabel": _relabel, "check": _check, "delete": _delete}[args.do_what](args)
 
 
 # ---------------------------------------------------------------- new
@@ -90,6 +100,11 @@ def _new(args: argparse.Namespace) -> int:
         task = None
         if not args.dry_run:
             task = own_dataset.write(plan, args.name, given.origin, current_owner(), link=given.linkable)
+    return _print_plan(args, plan, task)
+
+
+def _print_plan(args: argparse.Namespace, plan: DatasetPlan, task: Task | None) -> int:
+    """Print what was planned and, with a task, written; return the exit status."""
     lines = [*_table(plan), *plan.notes, *own_dataset.left_out_lines(plan), *own_dataset.findings(plan), *plan.problems]
     if task is not None:
         lines += ["", f"{task.title} is the task {task.name}: `{PROGRAM} train --task {_quoted(task)}` trains on it"]
@@ -101,6 +116,22 @@ def _new(args: argparse.Namespace) -> int:
     }
     print_result(args, result, "\n".join(lines))
     return 1 if plan.problems else 0
+
+
+def _relabel(args: argparse.Namespace) -> int:
+    if args.labels is None:
+        raise UsageError("`dataset relabel` needs --labels CSV, with the columns file,label for the images to correct")
+    if args.ratio or args.rename or args.leave_out:
+        raise UsageError("`dataset relabel` changes only the labels of --labels: use `dataset new` for other changes")
+    task = _task(args.name)
+    content = read_labels(expanded(args.labels, "--labels", "file"))
+    paths = [image.path for image in of_dataset(task.name).source.images]
+    given, plan = relabel.corrected(task.name, labels_by_file(paths, content), csv_name=args.labels.name)
+    written = None
+    if not args.dry_run:
+        name = args.new_name or own_dataset.next_version(task.title)
+        written = own_dataset.write(plan, name, given.origin, current_owner(), link=given.linkable)
+    return _print_plan(args, plan, written)
 
 
 def _opened(args: argparse.Namespace) -> AbstractContextManager[DatasetInput]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlae_lab.cli import classifying
 from mlae_lab.cli.output import UsageError, add_location_options, folder_of, print_result, run_command, store_with_run
 from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import row_named
@@ -48,10 +49,11 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         command,
         "predict",
         _predict,
-        "predicted classes, nearest training images, prediction without each layer's experts",
+        "predicted classes, nearest training images, prediction without each layer's experts; a folder to a table",
     )
     add_location_options(parser)
-    parser.add_argument("image", nargs="+", metavar="N|FILE")
+    parser.add_argument("image", nargs="+", metavar="N|FILE|FOLDER|ZIP")
+    classifying.add_options(parser)
     parser.add_argument(
         "--off", default="", metavar="L3E2,L4", help="also predict with these experts off, as in `whatif`"
     )
@@ -107,6 +109,8 @@ def _attention(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    if classifying.is_batch(args):
+        return classifying.classify(args)
     images = [image_argument(word) for word in args.image]
     store, answers, lines = store_with_run(args), [], []
     labels = store.run(args.run).config.plan.row_labels

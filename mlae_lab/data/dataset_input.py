@@ -184,18 +184,28 @@ def folders_below(root: Path) -> list[str]:
     return folders[:MAX_CHOICES]
 
 
-def folder_in_root(root: Path, below: str) -> DatasetInput:
-    """The images of a folder that a browser chose.
+def checked_folder(root: Path, below: str) -> Path:
+    """The folder that a browser chose, without links.
 
     Args:
         root: One of `image_roots`.
         below: A path below it.
 
     Raises:
-        DataError: The path leaves the root, by its name or by a link, or cannot be read.
+        DataError: The path leaves the root, by its name or by a link.
     """
     folder = Path(os.path.realpath(root / below))
     if root not in image_roots() or not folder.is_relative_to(root) or not folder.is_dir():
         raise DataError(f"{shown(below)[:200]!r} is no folder below the folders that this lab may read: choose another")
+    return folder
+
+
+def folder_in_root(root: Path, below: str) -> DatasetInput:
+    """The images of a folder that a browser chose, as `checked_folder` takes it.
+
+    Raises:
+        DataError: The path leaves the root, or cannot be read.
+    """
+    folder = checked_folder(root, below)
     name = PurePosixPath(below).name or root.name
     return DatasetInput(read_source(folder, root=root), Origin("folder", name), False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -32,6 +32,7 @@ MAX_CSV_BYTES = 20_000_000
 OTHER_PROGRAMS = "hidden files and files of other programs"
 NO_CLASS = "without a class"
 NO_IMAGE = "not an image"
+OUTSIDE = "a link that leaves the folder"
 _FILE_COLUMNS = ("file", "filename", "file_name", "path", "filepath", "image", "image_path", "image_id", "id", "name")
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "species")
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold")
@@ -106,7 +107,7 @@ def read_source(folder: Path, labels: bytes | None = None, root: Path | None = N
         resolved = root.resolve()
         escaped = [i.path for i in images if not (folder / i.path).resolve().is_relative_to(resolved)]
         if escaped:
-            left_out["a link that leaves the folder"] = escaped
+            left_out[OUTSIDE] = escaped
             images = [image for image in images if image.path not in set(escaped)]
     if junk := _of_programs(given):
         left_out[OTHER_PROGRAMS] = junk
@@ -195,6 +196,32 @@ def _from_csv(files: FolderFiles, content: bytes) -> tuple[list[SourceImage], di
     if "" in splits and len(splits) > 1:
         notes.append("Some rows of the CSV name a split and others do not: its splits are not used.")
     return [image for _, image in images.values()], left_out, notes
+
+
+def labels_by_file(paths: Sequence[str], content: bytes) -> dict[str, str]:
+    """The labels that a CSV gives to some of the files.
+
+    Args:
+        paths: Of all files, which the CSV names as in `read_source`.
+        content: Of the CSV.
+
+    Raises:
+        DataError: It names a file that is none of them, a file twice with two labels, or a split.
+    """
+    find = _finder(list(paths))
+    labels: dict[str, str] = {}
+    for line, name, label, split in _rows(content):
+        path = find(name)
+        if path is None:
+            raise DataError(
+                f"line {line} of the CSV names {shown(name)!r}, which is no image or several of them: write its path "
+                f"below the folder, such as {shown(paths[0])}"
+            )
+        if split:
+            raise DataError(f"line {line} of the CSV names a split: corrected labels keep the splits, leave it out")
+        if labels.setdefault(path, label) != label:
+            raise DataError(f"the CSV names {shown(name)!r} twice with two labels: keep one of them")
+    return labels
 
 
 def _class_and_split(image: SourceImage) -> str:

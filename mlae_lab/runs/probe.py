@@ -32,7 +32,7 @@ START_SECONDS = 30.0  # for a process to write its address
 MAX_BYTES = 16 * 2**20  # of one query
 # Of all answers, cached or sent by a probe. Raise FORMAT whenever the shape or meaning of any answer changes, even by
 # one added key: otherwise a page would read answers of a process of an earlier version.
-FORMAT = 3
+FORMAT = 4
 _TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # this many killed probes in this time: no further start
 _begun: dict[
     Path, list[tuple[float, supervisor.Process]]

@@ -77,6 +77,12 @@ def change(by_hand: bool = True, **settings) -> RunConfig:
     return new
 
 
+def take_over(config: RunConfig, task: str) -> RunConfig:
+    """Take the settings of a run, on the images of another task; raises as `change` does."""
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    return change(**settings | {"task": task, "data": "", "plan": config.plan, "weights": config.weights})
+
+
 def filled_in(**settings) -> RunConfig:
     """Replace settings by those that the form already shows, as `change` does.
 

@@ -23,17 +23,17 @@ from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data import dataset_input, own_dataset
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.dataset_input import DatasetInput, image_roots
+from mlae_lab.data.dataset_input import DatasetInput
 from mlae_lab.data.duplicates import ImageFacts, examine, thumbnails
 from mlae_lab.data.folder_files import SUFFIXES
 from mlae_lab.data.listing import SPLITS, counted, natural, shown, some
 from mlae_lab.data.own_dataset import RATIO, Changes, DatasetPlan, Origin
 from mlae_lab.data.own_source import MAX_CSV_BYTES, SourceImage, read_source
 from mlae_lab.data.tasks import own_tasks
-from mlae_lab.environment import IMAGE_FOLDERS
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.ui import draft, figures, page, queries, run_actions, visitor
+from mlae_lab.ui.folder_fields import folder_fields
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.thumbnails import image_address
@@ -186,26 +186,12 @@ def _choose() -> None:
 
 
 def _choose_folder() -> None:
-    roots = image_roots()
-    if not roots:
-        page.note(
-            "This lab was started without folders for its pages, so a browser can read none. Start it with "
-            f"<code>{PROGRAM} app --images DIR</code> (or set <code>{IMAGE_FOLDERS}</code>), or make the dataset in a "
-            f"terminal: <code>{PROGRAM} dataset new NAME DIR</code>."
-        )
+    chosen = folder_fields(_key, f"make the dataset in a terminal: <code>{PROGRAM} dataset new NAME DIR</code>")
+    if chosen is None:
         return
-    root = roots[0]
-    if len(roots) > 1:
-        root = st.selectbox("Start from", roots, format_func=str, key=_key("root"))
-    folders = dataset_input.folders_below(root)
-    below = st.selectbox(
-        "Folder", folders, format_func=lambda path: shown(path) if path else f"{root.name} itself", key=_key("below")
-    )
-    if len(folders) == dataset_input.MAX_CHOICES:
-        page.note(f"The first {dataset_input.MAX_CHOICES} folders; a deeper one can be a folder of the server.")
     page.note("A folder of class folders, or train, val and test above class folders. Links out of it are left out.")
     if st.button("Preview", type="primary", key=_key("read_folder")):
-        _read(dataset_input.folder_in_root(root, below), None)
+        _read(dataset_input.folder_in_root(*chosen), None)
 
 
 def _choose_version() -> None:

@@ -7,16 +7,16 @@ from functools import wraps
 from typing import Any
 
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, Query, require_images
-from mlae_lab.training.queries import about, errors, images, maps, predict, similarity, whatif
+from mlae_lab.training.queries import about, classify, errors, images, maps, predict, similarity, whatif
 
-TOPICS = (about, errors, maps, images, predict, similarity, whatif)
-_OF_WEIGHTS = ("similarity", "pruned")  # read the adapter only
+TOPICS = (about, classify, errors, maps, images, predict, similarity, whatif)
+_WITHOUT_IMAGES = ("similarity", "pruned", "classify")  # need the adapter only, or other images
 
 
 def queries() -> dict[str, Query]:
     """All queries, by name. Those that use the run's images raise QueryError for a run that lacks some of them."""
     return {
-        name: query if name in _OF_WEIGHTS else _with_images(query)
+        name: query if name in _WITHOUT_IMAGES else _with_images(query)
         for topic in TOPICS
         for name, query in topic.QUERIES.items()
     }

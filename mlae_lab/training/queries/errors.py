@@ -14,8 +14,8 @@ from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.proportions import balanced_accuracy, wilson
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, QueryError
-from mlae_lab.training.queries.images import check_names, spread_out, whole
-from mlae_lab.training.sample_images import encoded_image
+from mlae_lab.training.queries.images import IMAGE_SIZE, check_names, spread_out, whole
+from mlae_lab.training.sample_images import SIZE, encoded_image
 
 SHOWN = 12  # images in each row of best and worst predictions
 MAX_IMAGES = 96  # of one call of `images_at`
@@ -80,14 +80,15 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
 
 
 def images_at(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Thumbnails of evaluation images, base64 by index. Arguments: indices, up to 96 of them."""
-    check_names(arguments, "indices")
+    """Thumbnails of evaluation images, base64 by index. Arguments: indices, up to 96; size in pixels, at most."""
+    check_names(arguments, "indices", "size")
+    size = whole(arguments.get("size", SIZE), "size", 1, IMAGE_SIZE)
     part, indices = loaded.setup.evaluation.part, arguments.get("indices")
     if not isinstance(indices, Sequence) or isinstance(indices, str) or len(indices) > MAX_IMAGES:
         raise QueryError(f"indices is {str(indices)[:60]}: it must be a list of at most {MAX_IMAGES} whole numbers")
     for index in indices:
         whole(index, "index", 0, len(part) - 1)
-    return {"thumbnails": {str(index): encoded_image(part.images[index]) for index in indices}}
+    return {"thumbnails": {str(index): encoded_image(part.images[index], size) for index in indices}}
 
 
 def _wanted(value: object, images: int) -> int:

@@ -91,10 +91,9 @@ def indices_of(given: Any, inputs: Inputs, most: int | None) -> list[int]:
 def pixels_of(loaded: LoadedRun, given: Any) -> tuple[np.ndarray, int | None]:
     """An image in the format of the task's images (size, grey or colour), and its index, None for a file."""
     inputs = loaded.setup.evaluation
-    images = inputs.part.images
     if not isinstance(given, Mapping):
         index = index_of(given, inputs)
-        return np.array(images[index]), index
+        return np.array(inputs.part.images[index]), index
     text = given.get("file")
     if not isinstance(text, str) or len(text) > MAX_UPLOADED * 4 // 3 + 8:
         raise QueryError(f"an image file is sent as base64 of at most {MAX_UPLOADED // 2**20} MB")
@@ -103,11 +102,23 @@ def pixels_of(loaded: LoadedRun, given: Any) -> tuple[np.ndarray, int | None]:
     except ValueError:
         raise QueryError("the image file is not valid base64: send the bytes of the file, encoded as base64") from None
     try:
-        record = loaded.setup.record
-        pixels = decoded_bytes(content, ResizeRule("square", images.shape[1], record.depth if record else None))
+        pixels = decoded_bytes(content, rule_of(loaded))
     except DataError as error:
         raise QueryError(str(error)) from None
-    return (np.asarray(Image.fromarray(pixels).convert("L")) if images.ndim == 3 else pixels), None
+    return like_the_task(loaded, pixels), None
+
+
+def rule_of(loaded: LoadedRun) -> ResizeRule:
+    """How the run's images are stored, for other images."""
+    record = loaded.setup.record
+    size = loaded.setup.evaluation.part.images.shape[1]
+    return ResizeRule("square", size, record.depth if record else None)
+
+
+def like_the_task(loaded: LoadedRun, pixels: np.ndarray) -> np.ndarray:
+    """Stored RGB pixels, as grey ones where the task's images are grey."""
+    is_grey = loaded.setup.evaluation.part.images.ndim == 3
+    return np.asarray(Image.fromarray(pixels).convert("L")) if is_grey else pixels
 
 
 # ---------------------------------------------------------------- answers

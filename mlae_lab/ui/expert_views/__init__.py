@@ -112,7 +112,7 @@ VIEWS: dict[str, View] = {
     ),
     "predict": View(
         "Predict",
-        "One image: the prediction, the nearest training images, and the layers that the prediction depends on.",
+        "One image: the prediction, the nearest training images, the layers that it depends on. Many images: a table.",
         predict.draw,
         frozenset(),
     ),

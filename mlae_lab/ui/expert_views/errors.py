@@ -12,6 +12,7 @@ from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, pai
 from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.expert_views import relabel
 from mlae_lab.ui.expert_views.other_run import other_run
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.live_plot import live_plot
@@ -60,6 +61,7 @@ def draw(run: Run) -> None:
     page.computed("The accuracy of each class with its 95 % interval, the lowest first.", figures.CLASSES_NOTE)
     for name, (title, about) in ROWS.items():
         _row(title, about, result, result["extremes"][name])
+    relabel.draw(run, result)
     _compare(run, result, wanted)
 
 

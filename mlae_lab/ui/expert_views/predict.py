@@ -12,6 +12,7 @@ from mlae_lab.core.expert_state import off_text
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.expert_views import batch
 from mlae_lab.ui.expert_views.image_picker import Chosen, chosen_images
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.switches import State, ignored_note, state_key, switches
@@ -20,9 +21,18 @@ from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link
 
+_MANY = "Many images"
+
 
 def draw(run: Run) -> None:
-    """Draw the prediction for an image and what it depends on."""
+    """Draw the prediction for an image and what it depends on, or those for many images."""
+    kinds = ["One image", _MANY]
+    chosen_kind = st.segmented_control(
+        "Predict", kinds, default=kinds[0], key="predict_kind", label_visibility="collapsed"
+    )
+    if chosen_kind == _MANY:
+        batch.draw(run)
+        return
     chosen = chosen_images(run, "predict", 1)
     if not chosen:
         return

@@ -45,13 +45,14 @@ def answer(run: Run, query: str, arguments: Mapping[str, Any], key: str, activit
         if reply.is_over:
             st.rerun()
         share = reply.done / reply.total if reply.total else 0.0
-        st.progress(min(1.0, share), _status_text(reply, activity))
+        st.progress(min(1.0, share), status_text(reply, activity))
 
     wait()
     return None
 
 
-def _status_text(reply: probe.Answer, activity: str) -> str:
+def status_text(reply: probe.Answer, activity: str) -> str:
+    """What a query that is not over does. activity: what it will do, as in `answer`."""
     if reply.state == "loading":
         return f"Loading the run. Next: {activity[:1].lower()}{activity[1:]}"
     if reply.state == "waiting":
