@@ -148,7 +148,9 @@ def _checked(batch: ImageBatch) -> ImageBatch:
 def _continue(run: Run, work: _Work) -> None:
     """Classify the images that are left, with a progress bar; a page that is left continues when it is opened again."""
     total = len(work.batch.paths)
-    slot = st.empty()
+    hiding, slot = st.empty(), st.empty()
+    # the fields of the choice, which Streamlit keeps until this run of the page is over
+    hiding.html('<style>.st-key-experts_shown [data-stale="true"] { display: none; }</style><span></span>')
 
     def show(reply: probe.Answer | None = None) -> None:
         text = status_text(reply, "Classifying") if reply and reply.state != "working" else "Classifying"
@@ -159,6 +161,7 @@ def _continue(run: Run, work: _Work) -> None:
         work.rows += piece
         show()
     slot.empty()
+    hiding.empty()
     work.end()
 
 
@@ -233,7 +236,9 @@ def _threshold(run: Run) -> tuple[float | None, bool]:
     if why := batch_prediction.no_threshold(run.config):
         st.info(plain(sentence(why)))
         return None, False
-    wanted = st.number_input("Accuracy of the kept predictions, in %", 1.0, 100.0, 95.0, 1.0, key="batch_accuracy")
+    wanted = st.number_input(
+        "Accuracy of the kept predictions, in %", 1.0, 100.0, 95.0, 1.0, "%.1f", key="batch_accuracy"
+    )
     result = answer(run, "errors", {"images": "all"}, "batch_val", "Classifying the evaluation images")
     if result is None:
         return None, False

@@ -23,7 +23,8 @@ from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 
 PAGE_SIZE = 24  # images
-_PIXELS = 192  # of an image, on screens of 1.5 pixels for one
+_WIDTH = 160  # of an image and its choice, in pixels of the page
+_PIXELS = 192  # of the image that is sent
 _LEAST_CERTAIN, _INCORRECT = "Least certain", "Incorrect"
 _KEEP, _LEAVE_OUT = "", "/"  # no class has a slash in its name
 
@@ -107,7 +108,7 @@ def _gallery(run: Run, result: Mapping, paths: tuple[str, ...]) -> None:
         return
     with st.container(horizontal=True, gap="medium", key="relabel_images_grid"):
         for row, index in zip(visible, indices, strict=True):
-            with st.container(width=150, gap="small"):
+            with st.container(width=_WIDTH, gap="xsmall"):
                 _image(run, result, row, paths[index], images["thumbnails"][str(index)])
     with st.container(horizontal=True, vertical_alignment="center"):
         back = st.button("Previous", key=_key(run, "back"), disabled=first == 0)
@@ -136,10 +137,10 @@ def _image(run: Run, result: Mapping, row: int, path: str, thumbnail: str) -> No
     options = [_KEEP, *([predicted] if predicted != label else []), *others, _LEAVE_OUT]
     guess = "correct" if predicted == label else f"predicted {shown(predicted)}"
     st.html(
-        f'<div class="lab-examples lab-one"><figure title="{escape(shown(path))}">'
+        f'<div class="lab-examples" style="grid-template-columns:1fr"><figure title="{escape(shown(path))}">'
         f'<img src="{escape(data_url(thumbnail))}" alt="{escape(shown(path))}">'
-        f'<figcaption style="white-space:normal;overflow-wrap:anywhere">{escape(shown(label))}<br>'
-        f"{escape(guess)}, {confidence:.0f} %</figcaption></figure></div>"
+        '<figcaption style="white-space:normal;overflow-wrap:anywhere;min-height:3.6em">'
+        f"<b>{escape(shown(label))}</b><br>{escape(guess)}, {confidence:.0f} %</figcaption></figure></div>"
     )
 
     def text(option: str) -> str:
