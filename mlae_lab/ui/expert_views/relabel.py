@@ -193,6 +193,6 @@ def _offer_run(run: Run, task: str) -> None:
             draft.take_over(run.config, task)
             go("train")
     page.note(
-        "The new run has the settings of this one. Its images have other labels, so its accuracy has another badge: "
+        "The new run has the settings of this one. Its accuracy is measured with other labels than that of this run: "
         "compare runs of one version."
     )
