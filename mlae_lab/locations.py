@@ -34,6 +34,11 @@ def use_store(folder: Path | None) -> None:
     _used_store = folder
 
 
+def used_store() -> Path | None:
+    """The store of `use_store`, for processes that this one starts."""
+    return _used_store
+
+
 def home_store() -> Path | None:
     """~/.mlae_lab, None if the home folder is unknown: HOME is not set and the system does not know the user."""
     try:

@@ -137,7 +137,7 @@ with masks:
     choose_pattern()
 plan = draft.current().plan
 with meaning:
-    cost = plan_meaning(plan, backbone.name)
+    cost = plan_meaning(plan, draft.current().network)
     if plan.kind in (Kind.STOCHASTIC, Kind.MIXED):
         st.session_state[_WAS_RANDOM] = draft.revision()
     show_warnings(plan_warnings(plan, st.session_state.get(_WAS_RANDOM) == draft.revision()))

@@ -15,6 +15,7 @@ from mlae_lab.data.duplicates import examine
 from mlae_lab.data.own_dataset import Origin
 from mlae_lab.data.own_source import read_source
 from mlae_lab.runs.owners import terminal_owner
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from tests.data.trees import make_own, write_image
 from tests.lab import printed_json
@@ -80,8 +81,12 @@ def test_check_names_copies_across_splits(lab: Path, capsys: Captured) -> None:
 def test_delete_needs_a_confirmation_and_names_the_runs(lab: Path, capsys: Captured) -> None:
     folder = make_own(lab / "photos", {"owl": 6, "wren": 6})
     assert main(["dataset", "new", "birds", str(folder)]) == 0
-    RunStore(lab / "store").enqueue(RunConfig("own:birds", method="linear"), "cpu")
+    store = RunStore(lab / "store")
+    run = store.enqueue(RunConfig("own:birds", method="linear"), "cpu")
     capsys.readouterr()
+    assert main(["dataset", "delete", "birds", "--yes"]) == 2
+    assert f"run {run.id} needs the images of birds and is not over" in capsys.readouterr().err
+    store.move(run.id, Status.STOPPED)
     assert main(["dataset", "delete", "birds"]) == 2
     assert "add --yes" in capsys.readouterr().err
     assert main(["dataset", "delete", "birds", "--yes", "--json"]) == 0
@@ -134,7 +139,7 @@ def test_a_zip_with_too_much_is_refused_before_it_is_unpacked(
     archive = zipped(make_own(lab / "photos", {"owl": 3, "wren": 3}), lab / "photos.zip")
     monkeypatch.setattr(dataset_input, "MAX_FILES", 5)
     assert main(["dataset", "new", "x", str(archive)]) == 2
-    assert "has 6 files: at most 5 are taken" in capsys.readouterr().err
+    assert "has 8 files and folders: at most 5 are taken" in capsys.readouterr().err
     monkeypatch.setattr(dataset_input, "MAX_FILES", 50)
     monkeypatch.setattr(dataset_input, "MAX_UNPACKED", 1000)
     assert main(["dataset", "new", "x", str(archive)]) == 2

@@ -153,14 +153,14 @@ def test_the_setting_is_described_and_checked() -> None:
     code += "@dataclass(frozen=True)\nclass Example:\n" + textwrap.indent(example("A setting."), "    ")
     described = run(code, {"__name__": __name__})["Example"]
     (entry,) = settings.settings_of(described)
-    assert (entry.option, entry.kind, entry.initial) == ("label-smoothing", float, 0.0)
+    assert (entry.option, entry.kind, entry.initial) == ("logit-scale", float, 0.0)
     assert entry.group in settings.form_groups(RunConfig)
     assert settings.hashed_values(described(), "mlae") == {}
-    assert settings.hashed_values(described(0.1), "mlae") == {"label_smoothing": 0.1}
+    assert settings.hashed_values(described(0.1), "mlae") == {"logit_scale": 0.1}
     with pytest.raises(
-        settings.ConfigError, match=r"label smoothing is 0\.7: it must be a number from 0 and at most 0\.5"
+        settings.ConfigError, match=r"logit scale is 700\.0: it must be a number from 0 and at most 100"
     ):
-        entry.check(0.7)
+        entry.check(700.0)
 
 
 def test_the_reader_lists_images_that_the_census_accepts(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ from mlae_lab.runs.choosing import Report
 from mlae_lab.runs.store import RunStore
 
 _UNITS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-_NOT_OFFERED = ("seed", "max_seconds", "method", "method_settings", "protocol", "learning_rate")
+_NOT_OFFERED = (
+    "seed", "max_seconds", "early_stopping", "keep_best", "method", "method_settings", "protocol", "learning_rate",
+)  # fmt: skip
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:

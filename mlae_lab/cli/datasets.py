@@ -298,6 +298,8 @@ def _delete(args: argparse.Namespace) -> int:
     store = find_store(args)
     runs = [run for run in store.runs() if run.config.task == task.name] if store else []
     check_owner(args, store, dataset.owner, f"the dataset {task.title!r}")
+    if waiting := [run.id for run in runs if not run.status.is_over]:
+        raise UsageError(f"run {waiting[0]} needs the images of {task.title} and is not over: stop it first")
     ask = f"Delete {task.title} with its {counted(dataset.record['images'])}"
     ask += f", on which {counted(len(runs), 'run')} of this store were made? " if runs else "? "
     if not args.yes:

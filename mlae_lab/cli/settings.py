@@ -48,7 +48,11 @@ def add_run_options(
                 default=setting.initial,
                 metavar=_metavar(setting),
                 help=setting.help.replace("%", "%%")
-                + ("" if setting.initial in (None, "") else " (default: %(default)s)"),
+                + (
+                    ""
+                    if setting.initial in (None, "")
+                    else f" (default: {setting.to_text(setting.initial)})".replace("%", "%%")
+                ),
             )
 
 

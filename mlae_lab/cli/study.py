@@ -44,7 +44,7 @@ from mlae_lab.runs.studies import Plan, State
 from mlae_lab.runs.study_results import Results
 
 _TICK_SECONDS = 0.5
-_NOT_OFFERED = ("seed", "max_seconds", "data", "weights", "method_settings")
+_NOT_OFFERED = ("seed", "max_seconds", "early_stopping", "data", "weights", "method_settings")
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:

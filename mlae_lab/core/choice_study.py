@@ -176,7 +176,7 @@ def choice_study(
         )
     if not (budget > 0 and math.isfinite(budget)):
         raise ConfigError(f"the budget is {budget:g}: it must be above 0")
-    base = replace(base, protocol="val", max_seconds=None, seed=seeds[0])
+    base = replace(base.to_the_end(), protocol="val", keep_best=False, seed=seeds[0])
     values = proposed(base, is_sampled) | dict(values or {})
     for name, texts in values.items():
         check_factor(name, texts)
@@ -314,7 +314,7 @@ def command(
     """
     known = proposed(base, is_sampled)
     usual = setting_of(RunConfig, "learning_rate").initial
-    shared = replace(base, learning_rate=usual, protocol="val", max_seconds=None, seed=0)
+    shared = replace(base.to_the_end(), learning_rate=usual, protocol="val", keep_best=False, seed=0)
     words = [f"{PROGRAM} choose --task {shlex.quote(base.task)} --budget {budget} --seeds {seeds}"]
     words += ["--sampler optuna"] if is_sampled else []
     words += [f"--mask '{base.plan.code}'"] if base.plan.keep != uniform(0.5).keep else []
@@ -399,7 +399,7 @@ def choice_of(study: Study, scores: Mapping[str, Scores]) -> Choice | None:
 
 def tested(config: RunConfig) -> RunConfig:
     """A setting as it is reported: trained on train and val, evaluated on test."""
-    return replace(config, protocol="test", folds=0)
+    return replace(config, protocol="test", folds=0, early_stopping=0, keep_best=False)
 
 
 def final_study(

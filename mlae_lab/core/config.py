@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -377,7 +377,8 @@ class RunConfig:
         metadata=setting(
             "Gradient accumulation",
             "Parts in which a batch passes through the network; the gradients are added up, so the result is equal up "
-            "to rounding. Use it where a batch does not fit in memory. 1: off.",
+            "to rounding (dropout of other methods is sampled for each part). Use it where a batch does not fit in "
+            "memory. 1: off.",
             option="accumulation", low=1, high=256, group="machine", noun="gradient accumulation",
             plural="numbers of parts", hashed="unless default",
         ),
@@ -449,15 +450,38 @@ class RunConfig:
                 f"gradient accumulation is {self.accumulation} and a batch has {self.batch_size} images: it must be at "
                 "most the batch size"
             )
-        if self.accumulation > 1 and self.consistency:
+        if self.accumulation > 1 and (why := self._whole_batch_because()):
             raise ConfigError(
-                f"gradient accumulation is {self.accumulation} and consistency {self.consistency:g}: a consistency "
-                "loss compares two masks on the whole batch, so accumulation must be 1"
+                f"gradient accumulation is {self.accumulation} and {why} for the whole batch: accumulation must be 1"
             )
-        if self.tuning.search and (self.early_stopping or self.weight_average):
+        if self.tuning.search and (self.early_stopping or self.weight_average or self.keep_best):
             raise ConfigError(
-                f"the method {self.method} searches during training: early stopping and weight average must be 0"
+                f"the method {self.method} searches during training: early stopping and weight average must be 0, and "
+                "keep-best off"
             )
+
+    def _whole_batch_because(self) -> str:
+        """What a step samples or adds up over its whole batch, a clause; "" for nothing."""
+        if self.tuning.consistency_weight:
+            return f"consistency {self.tuning.consistency_weight:g} compares two masks"
+        if self.method == "mola":
+            return "mola balances its experts"
+        if self.method == "mlae" and self.learned_drop_rates != "off":
+            return "learned drop rates sample relaxed masks"
+        if self.method == "mlae" and (self.mask_per == "token" or self.input_dropout):
+            return "the noise of tokens is sampled"
+        return ""
+
+    @property
+    def ends_early(self) -> str:
+        """What may end a run of these settings before its last epoch, a noun with its value; "" for nothing."""
+        if self.max_seconds is not None:
+            return f"a time limit of {self.max_seconds:g} seconds"
+        return f"early stopping after {self.early_stopping} evaluations" if self.early_stopping else ""
+
+    def to_the_end(self) -> RunConfig:
+        """The config without what may end its runs before the last epoch."""
+        return replace(self, max_seconds=None, early_stopping=0)
 
     @property
     def network(self) -> Backbone:

@@ -115,7 +115,7 @@ class Setting:
             if value not in self.choices:
                 raise ConfigError(f"{self.noun} is {value!r}: choose from {', '.join(self.choices)}")
         elif not isinstance(value, self.kind):
-            rule = {str: "a name", bool: "true or false"}.get(self.kind, f"a {self.kind.__name__}")
+            rule = {str: "a name", bool: "on or off"}.get(self.kind, f"a {self.kind.__name__}")
             self._refuse(value, rule)
         return value
 

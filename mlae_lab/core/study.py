@@ -248,10 +248,10 @@ def _check_arms(arms: Sequence[Arm]) -> None:
             raise ConfigError(f"the name of an arm has {len(arm.name)} characters: it must have 1 to {MAX_NAME}")
         if arm.name in by_name:
             raise ConfigError(f"two arms are named {arm.name[:60]!r}: give each its own name")
-        if arm.config.max_seconds is not None:
+        if early := arm.config.ends_early:
             raise ConfigError(
-                f"the time limit of {arm.name} is {arm.config.max_seconds:g} seconds, so its runs would train for "
-                "different numbers of steps: set no time limit"
+                f"{arm.name} has {early}, so its runs would train for different numbers of steps: set no time limit "
+                "and no early stopping"
             )
         known = by_config.setdefault(arm.config.canonical("seed"), arm)
         if known is not arm:

@@ -21,13 +21,14 @@ from mlae_lab.core.units import format_bytes
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.folder_files import is_of_other_program
 from mlae_lab.data.listing import counted, natural, shown
-from mlae_lab.data.own_dataset import Origin, new_staging
+from mlae_lab.data.own_dataset import Origin, new_staging, stored
 from mlae_lab.data.own_source import ImageSource, read_labels, read_source
 from mlae_lab.data.progress import Meter
 from mlae_lab.data.tasks import folder_of, image_folder
 from mlae_lab.data.unpack import unpack
 
 MAX_FILES = 50_000
+_DEEPEST = 40  # folders in each other, in a zip
 MAX_UNPACKED = 4_000_000_000  # bytes of a zip's files
 _DEPTH = 3  # of folders below a root that a browser can choose
 MAX_CHOICES = 500
@@ -82,7 +83,8 @@ def of_dataset(given: str, labels: bytes | None = None, csv_name: str = "") -> D
         raise DataError(
             f"{shown(given)[:200]!r} is neither a folder, nor a zip, nor an own dataset such as own:birds: name one"
         )
-    return DatasetInput(read_source(folder, labels), Origin("dataset", folder.name, csv_name, parent=folder.name), True)
+    origin = Origin("dataset", folder.name, csv_name, parent=folder.name)
+    return DatasetInput(read_source(folder, labels), origin, stored(folder) is not None)
 
 
 # ---------------------------------------------------------------- files from a zip or a browser
@@ -102,18 +104,20 @@ def unpack_images(archive: Path, into: Path, name: str) -> None:
     """
     try:
         with zipfile.ZipFile(archive) as packed:
-            files = [entry for entry in packed.infolist() if not entry.is_dir()]
+            files = packed.infolist()  # folders, too: a million of them would fill a disk
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
         files = []  # `unpack` says what is wrong
     _check_size(name, len(files), sum(entry.file_size for entry in files), into.parent)
+    if any(entry.filename.count("/") > _DEEPEST for entry in files):
+        raise DataError(f"{shown(name)} has folders nested more than {_DEEPEST} deep: put the images nearer to the top")
     unpack(archive, "zip", into, Meter(lambda progress: None, lambda: False), name)
 
 
 def _check_size(name: str, files: int, size: int, disk: Path) -> None:
     if files > MAX_FILES:
         raise DataError(
-            f"{shown(name)} has {counted(files, 'file')}: at most {MAX_FILES:,} are taken; split it, or put the images "
-            "into a folder on the machine"
+            f"{shown(name)} has {counted(files, 'file')} and folders: at most {MAX_FILES:,} are taken; split it, or "
+            "put the images into a folder on the machine"
         )
     if size > MAX_UNPACKED:
         raise DataError(
@@ -174,8 +178,12 @@ def folders_below(root: Path) -> list[str]:
     for _ in range(_DEPTH):
         inner = []
         for parent in level:
-            with os.scandir(root / parent) as entries:
-                names = [e.name for e in entries if e.is_dir(follow_symlinks=False) and not is_of_other_program(e.name)]
+            try:
+                with os.scandir(root / parent) as entries:
+                    folders_in = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+            except OSError:  # it is gone, or this process may not read it
+                continue
+            names = [name for name in folders_in if not is_of_other_program(name)]
             inner += [f"{parent}/{name}" if parent else name for name in sorted(names, key=natural)]
             if len(folders) + len(inner) >= MAX_CHOICES:
                 break

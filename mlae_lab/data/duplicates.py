@@ -23,7 +23,7 @@ MOST_PAIRS = 200  # that are listed; all are counted
 THUMBNAIL = ResizeRule("square", 72)  # 72 = 8 x 9: its blocks are the 9 x 8 means exactly
 _FLAT = 12.0  # grey values: the bits of a plainer image are noise
 _BATCH = 256
-_ROWS = 1024  # of the table of distances that are in memory at once
+_TABLE = 2_000_000  # distances that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,21 @@ def near_duplicates(facts: Sequence[ImageFacts], splits: Sequence[int], bits: in
     across = within = 0
     leaked: set[int] = set()
     kept: list[tuple[bool, int, int, int]] = []  # (within a split, bits, position, position): the order of the list
-    for start in range(0, len(with_look), _ROWS):
-        rows = slice(start, start + _ROWS)
+    step = max(1, _TABLE // max(1, len(with_look)))
+    for start in range(0, len(with_look), step):
+        rows = slice(start, start + step)
         rest = slice(start, None)
-        first, second = np.nonzero(signs[rows] @ signs[rest].T >= 64 - 2 * bits)
+        product = signs[rows] @ signs[rest].T
+        first, second = np.nonzero(product >= 64 - 2 * bits)
         a, b = first + start, second + start
         is_pair = (a < b) & (content[a] != content[b])
+        differing = ((64 - product[first[is_pair], second[is_pair]]) / 2).astype(int)
         a, b = a[is_pair], b[is_pair]
         is_within = split[a] == split[b]
         across += int((~is_within).sum())
         within += int(is_within.sum())
         later = np.where(split[a] > split[b], a, b)[~is_within]
         leaked |= set(position[later].tolist())
-        differing = ((64 - (signs[a] * signs[b]).sum(1)) / 2).astype(int)
         order = np.lexsort((differing, is_within))[:MOST_PAIRS]
         columns = (is_within[order], differing[order], position[a[order]], position[b[order]])
         kept = sorted([*kept, *zip(*(column.tolist() for column in columns), strict=True)])[:MOST_PAIRS]

@@ -355,7 +355,9 @@ def write(
             _take(plan.source.folder / image.path, to, link)
             if progress and (done % 64 == 0 or done == len(names)):
                 progress(done, len(names))
-        write_whole(staging / DATASET_FILE, json.dumps(_record(plan, origin, owner), ensure_ascii=False, indent=1))
+        write_whole(
+            staging / DATASET_FILE, json.dumps(_record(plan, origin, owner), indent=1)
+        )  # ASCII: names may not be valid Unicode
         read_own(staging)  # what a run would read
         if os.path.lexists(target):
             raise DataError(f"there is a dataset {shown(name)!r} since a moment ago: choose another name")
@@ -438,7 +440,8 @@ def remove_old_staging() -> None:
     """Remove what killed processes and closed pages left in staging a day ago or earlier. Raises OSError."""
     for folder in (data_folder() / _STAGING).iterdir():
         if time.time() - folder.stat().st_mtime > _STAGING_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(RecursionError):  # of folders nested too deeply: the others are removed
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- existing datasets

@@ -279,13 +279,17 @@ def _rows(content: bytes) -> Iterator[tuple[int, str, str, str]]:
     assert label is not None
     for line, row in rows:
         cells = dict(enumerate(row))
-        name, value, named = cells.get(file, ""), cells.get(label, ""), cells.get(split, "") if split else ""
+        name, value, named = (
+            cells.get(file, ""),
+            cells.get(label, ""),
+            cells.get(split, "") if split is not None else "",
+        )
         if not name or not value:
             raise DataError(f"line {line} of the CSV is {shown(delimiter.join(row))!r}: it needs a file and a label")
         part = split_named(named, False) if named else ""
         if part is None:
             raise DataError(f"line {line} of the CSV has the split {shown(named)!r}: use train, val or test")
-        yield line, inside(name.replace("\\", "/"), f"line {line} of the CSV"), value, part
+        yield line, inside(name.replace("\\", "/"), f"line {line} of the CSV"), composed(value), part
 
 
 def read_labels(path: Path) -> bytes:

@@ -87,7 +87,8 @@ def _front_matter(export: Export, facts: CardFacts, name: str) -> str:
     if (accuracy := facts.outcome.last) is not None:
         results = [
             EvalResult(
-                task_type="image-classification", dataset_type=task.name.replace(":", "-"), dataset_name=task.title,
+                task_type="image-classification", dataset_name=task.title,
+                dataset_type=re.sub(r"[^A-Za-z0-9_.-]+", "-", task.name),  # the Hub wants the form of an id
                 dataset_split="validation" if config.protocol == "val" else "test", metric_type="accuracy",
                 metric_value=round(accuracy.accuracy / 100, 4), metric_name="Top-1 accuracy",
             )
@@ -213,7 +214,7 @@ def _training(export: Export, facts: CardFacts) -> str:
             f"- {started.parameters:,} trained parameters and {started.head_parameters:,} of the head; "
             f"{started.backbone_parameters:,} frozen"
         )
-        lines.append(f"- {started.train_images:,} training images, {started.device}, {started.precision}")
+        lines.append(f"- {started.train_images:,} training images, {_safe(started.device)}, {_safe(started.precision)}")
     step = facts.outcome.step
     if step is not None and step.epoch < config.epochs:
         lines.append(f"- Stopped in epoch {step.epoch} of {config.epochs}")
@@ -236,7 +237,7 @@ def _limits(export: Export, facts: CardFacts) -> str:
             "that first. A library that reads only this folder's size, mean and std leaves this step out."
         )
     if started is not None and started.precision != "float32":
-        lines.append(f"- It was evaluated in {started.precision} and is exported in float32.")
+        lines.append(f"- It was evaluated in {_safe(started.precision)} and is exported in float32.")
     if export.backbone.bundled:
         lines.append("- The backbone is a small stand-in that was pretrained on procedural images.")
     return "\n".join(lines)

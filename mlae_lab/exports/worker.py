@@ -68,7 +68,8 @@ def export(
     facts = card.CardFacts(
         run, outcome(store, run), commands.command_of(run), tuple(notes_of(store, run))
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as temporary:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # /tmp may be memory, and networks are large
         written = Path(temporary) / f"{run_id}-{name}"
         written.mkdir()
         report(f"writing {FORMATS[name].title}")

@@ -64,6 +64,8 @@ def _unpaired(a: RunConfig, b: RunConfig, device_a: str, device_b: str) -> str |
 
 
 def _time_limited(config: RunConfig) -> str | None:
+    if config.early_stopping:
+        return f"they have {config.ends_early}, so they may train for different numbers of steps"
     if config.max_seconds is None:
         return None
     return (

@@ -134,7 +134,9 @@ def estimate(
     size = known[0][0].config.network.image_size  # the most similar
     known = [(run, p) for run, p in known if run.config.network.image_size == size]
     growth = forward_cost(config.network) / forward_cost(known[0][0].config.network)
-    growth_of_step = 1.0 if config.tuning.trains_only_head else growth  # its features are computed once
+    growth_of_step = (
+        1.0 if config.tuning.trains_only_head and not _recomputes(config) else growth
+    )  # its features are computed once
     of_equal_passes = [(run, p) for run, p in known if _passes(run.config) == _passes(config)]
     known = of_equal_passes or known
     auto = next((p.precision for run, p in known if run.config.precision == "auto"), None)
@@ -237,7 +239,8 @@ def _step_work(config: RunConfig) -> float:
     network = config.network
     first = config.tuning.first_block(network.layers)
     share = 1 - min(max(0, first), network.layers) / network.layers
-    return forward_cost(network) * (2 * share + (first < 0) if share else 1)
+    again = (1 - share) if share and _recomputes(config) else 0.0  # of the frozen blocks before it
+    return forward_cost(network) * (2 * share + (first < 0) + again if share else 1)
 
 
 def _fastest_known(
@@ -262,7 +265,8 @@ class Memory:
     """Estimated memory of a run in bytes, all in float32.
 
     Attributes:
-        fixed: The frozen weights, and value, gradient and moments (two of AdamW, one of SGD) of what is trained.
+        fixed: The frozen weights, and value, gradient and moments (two of AdamW, one of SGD) of what is trained,
+            with a weight average two copies more.
         step: The activations of one batch in a training step, of one part of it with gradient accumulation, of both
             passes with a consistency loss.
         evaluation: The activations of one piece of an evaluation.
@@ -284,7 +288,8 @@ def estimated_memory(config: RunConfig) -> Memory:
     fused = memory.attention_is_fused(backbone, devices.kind(config.device))
     image = memory.evaluation_bytes(backbone, fused)
     return Memory(
-        fixed=4 * backbone.parameters + 4 * (3 if config.optimizer == "sgd" else 4) * learned,
+        fixed=4 * backbone.parameters
+        + 4 * ((3 if config.optimizer == "sgd" else 4) + (2 if config.weight_average else 0)) * learned,
         step=_passes(config)
         * -(-config.batch_size // config.accumulation)
         * memory.training_bytes(backbone, config.tuning.first_block(backbone.layers), fused),

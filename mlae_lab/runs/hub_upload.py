@@ -61,9 +61,10 @@ def upload(folder: Path, repository: str, private: bool, message: str) -> str:
         raise UploadError(f"there is no login for the Hub: {login}") from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        remedy = login if status in (401, 403) else "try again later"
+        reason = one_line(getattr(error, "server_message", None) or "")[:200]
+        remedy = login if status in (401, 403) else reason if status == 400 and reason else "try again later"
         raise UploadError(f"the Hub refuses the upload to {repository} (status {status}): {remedy}") from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # no connection is an exception of httpx or requests, by the library's version
         raise UploadError(f"the upload to {repository} failed ({one_line(str(error))[:200]}): try again") from None
     return f"{api.endpoint}/{repository}"
 

@@ -47,13 +47,13 @@ def badges(runs: Sequence[Run]) -> dict[Badge, int]:
 
 
 def method_points(store: RunStore, runs: Sequence[Run], badge: Badge) -> list[MethodPoint]:
-    """One point for each set of settings, fewest parameters first. Branched runs and runs with a time limit are not
-    counted: they were not trained as their settings say.
+    """One point for each set of settings, fewest parameters first. Branched runs and runs with a time limit or early
+    stopping are not counted: they were not trained as their settings say.
     """
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:  # newest first: of two runs with one seed the newer counts
         config = run.config
-        usable = run.status is Status.FINISHED and run.relation != "branched" and config.max_seconds is None
+        usable = run.status is Status.FINISHED and run.relation != "branched" and not config.ends_early
         if usable and config.badge == badge and not config.unavailable:
             groups.setdefault(config.canonical("seed", "device", "precision"), {}).setdefault(config.seed, run)
     points = []

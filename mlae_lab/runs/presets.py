@@ -68,17 +68,16 @@ def config_like(store: RunStore, run: Run) -> RunConfig:
 
     Raises:
         StoreError: The run was branched from a checkpoint, so that no new run starts as it did.
-        ConfigError: It has a time limit.
+        ConfigError: It has a time limit or early stopping.
     """
     if run.relation == "branched":
         raise StoreError(
             f"run {run.id} was branched from a checkpoint of run {run.parent}: repeat that run, or launch a new run "
             "with these settings"
         )
-    if run.config.max_seconds is not None:
+    if early := run.config.ends_early:
         raise ConfigError(
-            f"run {run.id} stops after {run.config.max_seconds:g} seconds, so that runs would train for different "
-            "numbers of steps: choose a run without a time limit"
+            f"run {run.id} has {early}, so that runs would train for different numbers of steps: choose a run without"
         )
     return for_new_run(read_location(store.paths(run.id)).applied(run.config))
 
@@ -201,7 +200,7 @@ def known_runs(
         curve_of: `outcomes.accuracies`, or a cached version of it.
     """
     like = arms[0][1]
-    configs = [replace(run.config, device=run.device, max_seconds=None) for _, run in arms]
+    configs = [replace(run.config.to_the_end(), device=run.device) for _, run in arms]
     families = outcomes.families(store, [replace(run.config, device=run.device) for _, run in arms], curve_of)
     for number, (_, given) in enumerate(arms):
         if given.relation == "branched":

@@ -1,4 +1,6 @@
-"""The process of `runs.previews`: `python -m mlae_lab.runs.preview_worker rates|augmentation`, the config on stdin."""
+"""The process of `runs.previews`: `python -m mlae_lab.runs.preview_worker rates|augmentation STORE`, the config on
+stdin.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from mlae_lab.data.augment import augmented
 from mlae_lab.data.pixels import channels_first
 from mlae_lab.data.tasks import load_protocol
 from mlae_lab.errors import LabError
+from mlae_lab.locations import use_store
 from mlae_lab.model.experts import stream
 from mlae_lab.runs.error_messages import error_message
 from mlae_lab.training.rate_finder import rate_curve
@@ -49,6 +53,7 @@ def _rows_last(image: torch.Tensor) -> Any:
 
 def main() -> int:
     """Print the lines of one preview. Returns 2 for a wrong request."""
+    use_store(Path(sys.argv[2]) if sys.argv[2] else None)
     try:
         config = RunConfig.from_dict(json.load(sys.stdin))
         for line in {"rates": rates, "augmentation": augmentation}[sys.argv[1]](config):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.rate_curve import STEPS, RatePoint
 from mlae_lab.errors import LabError
+from mlae_lab.locations import used_store
 
 _ONE = threading.Lock()  # a preview uses all cores
 
@@ -61,19 +63,23 @@ def augmented_images(config: RunConfig) -> list[list[str]]:
 
 
 def _lines(kind: str, config: RunConfig, take: Callable[[dict[str, Any]], None]) -> None:
-    command = [sys.executable, "-m", "mlae_lab.runs.preview_worker", kind]
+    command = [sys.executable, "-m", "mlae_lab.runs.preview_worker", kind, str(used_store() or "")]
     pipe = subprocess.PIPE
-    with _ONE, subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    with (
+        _ONE,
+        tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would block a process with many warnings
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
         try:
             process.stdin.write(json.dumps(config.to_dict()))
             process.stdin.close()
             for line in process.stdout:
                 take(json.loads(line))
-            problem = process.stderr.read().strip().splitlines()
             status = process.wait()
+            errors.seek(0)
+            problem = errors.read().strip().splitlines()
         except BaseException:
             process.kill()
             raise

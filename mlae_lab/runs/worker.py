@@ -170,7 +170,7 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
     if watch.stopped and not training.is_through:
         skipped = "" if saver.evaluated_step == step else ", without an evaluation, which would have taken too long"
         return ExitRecord(Status.STOPPED, f"stopped and saved after step {step}{skipped}")
-    if training.stopped_early:
+    if training.stopped_early and training.position.epoch <= run.config.epochs:
         best = training.best
         return ExitRecord(
             Status.FINISHED,

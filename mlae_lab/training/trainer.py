@@ -452,7 +452,8 @@ class Training:
                 self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
             self.average.restore(start.tensors, same)
-            self.best.restore(start.tensors)
+            if other.canonical() == config.canonical():  # a branch starts its own count
+                self.best.restore(start.tensors)
             self._restore_search(start)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit: {error}") from None

@@ -55,7 +55,7 @@ def draw_choice_form() -> None:
     if trouble := draft.read_address():
         st.warning(trouble)
     try:
-        _draw_form(replace(draft.current(), max_seconds=None, protocol="val"))
+        _draw_form(replace(draft.current().to_the_end(), protocol="val", keep_best=False))
     except EXPECTED_ERRORS as error:
         st.warning(visitor.sentence(error))
 

@@ -29,7 +29,8 @@ def estimated_arm(config: RunConfig) -> Estimate:
     key = (
         config.task, config.backbone, config.method, config.protocol, config.epochs, config.evaluations, experts,
         config.batch_size, config.precision, config.device, config.prepared, config.data_label, config.max_seconds,
-        config.image_size,
+        config.image_size, config.augmentation, config.mixup, config.drop_path, config.consistency, config.folds,
+        config.method_settings, config.accumulation,
     )  # fmt: skip
     return queries.shared(("estimate", *key), lambda: estimated(config), _SHARED_SECONDS)
 

@@ -110,6 +110,9 @@ def dataset_actions(task: Task, folder: Path) -> None:
             return
         runs = sum(run.config.task == task.name for run in queries.runs())
         ask = f"Delete {plain(task.title)} with its images? This cannot be undone."
+        if any(run.config.task == task.name and not run.status.is_over for run in queries.runs()):
+            page.note("It can be deleted when its queued and running runs are over.")
+            return
         if runs:
             ask += f" {counted(runs, 'run')} keep their results, but not the images for Experts."
         if not run_actions.needs_no_confirmation(dataset):
@@ -278,8 +281,9 @@ def _stage(files: Sequence[tuple[str, bytes]], name: str) -> None:
 def _read_staging(staging: Path, folder: Path, origin: Origin, labels: bytes | None) -> None:
     try:
         _read(DatasetInput(read_source(folder, labels), origin, True), staging)
-    except EXPECTED_ERRORS:
-        shutil.rmtree(staging, ignore_errors=True)
+    except BaseException:  # also of a click or a closed page while images are read
+        if st.session_state.get(_PREVIEW) is None:
+            shutil.rmtree(staging, ignore_errors=True)
         raise
 
 

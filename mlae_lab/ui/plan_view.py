@@ -8,7 +8,7 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import catalog, paper
+from mlae_lab.core import paper
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.budget import Budget, budget, step_cost
 from mlae_lab.core.nearest_pattern import matches, nearest
@@ -96,9 +96,8 @@ def _marked_kind(plan: MaskPlan) -> str:
     return f"{terms.button(f'{plan.kind.value}-mask', word)}:{rest}"
 
 
-def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
+def plan_meaning(plan: MaskPlan, backbone: Backbone) -> Budget:
     """Draw kind, budget, expected values, cost and the nearest mask of the paper; returns the budget."""
-    backbone = catalog.backbone(backbone_name)
     cost, step = budget(plan, backbone.shapes(plan.targets)), step_cost(plan, backbone)
     st.html(f'<div style="min-height:3.4rem"><h2 class="lab-section">{_marked_kind(plan)}</h2></div>')
     used = sum(kept > 0 for kept in plan.kept)

@@ -46,7 +46,7 @@ _EXAMPLES = {
     "drop_rate": "0, 0.3, 0.5", "learning_rate": "0.001, 0.005", "epochs": "8, 16", "coefficient_init": "0.5, 1",
     "expert_rank": "1, 2", "rank": "4, 8", "batch_size": "32, 64",
 }  # fmt: skip
-_WITHOUT = ("seed", "max_seconds", "data", "weights", "method_settings", "device")
+_WITHOUT = ("seed", "max_seconds", "early_stopping", "data", "weights", "method_settings", "device")
 
 
 def draw_form() -> None:
@@ -70,7 +70,7 @@ def draw_form() -> None:
 
 
 def _draw_fields() -> None:
-    base = replace(draft.current(), max_seconds=None)
+    base = draft.current().to_the_end()
     draw_base(base)
     left, right = st.columns([3, 2], gap="large")
     with right:

@@ -42,7 +42,9 @@ class SingularValueUpdate(LowRankUpdate):
         self.register_buffer("kept", torch.ones_like(self.scales, dtype=torch.bool))
 
     def factor(self) -> torch.Tensor:
-        return self.e * self.scales
+        if self.training:
+            return self.e * self.scales
+        return self.e * self.scales * self.kept  # an average of e is not 0 where the budget pruned it
 
     def used(self) -> torch.Tensor:
         return self.kept

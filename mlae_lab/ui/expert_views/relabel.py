@@ -179,8 +179,9 @@ def _create(run: Run, folder: Path) -> None:
     )  # fmt: skip
     task = own_dataset.write(plan, name, given.origin, visitor.current(), given.linkable)
     corrections.clear()
-    for key in [key for key in st.session_state if str(key).startswith(_key(run, "image_").removesuffix(run.id))]:
-        del st.session_state[key]
+    for key in [str(key) for key in st.session_state]:
+        if key.startswith("relabel_image_") and key.endswith(f"_{run.id}"):
+            del st.session_state[key]
     st.session_state[_key(run, "new")] = task.name
     st.rerun()
 
