@@ -124,7 +124,7 @@ def test_types_names_and_defaults_come_from_the_fields() -> None:
         ({"rank": 0}, "rank is 0: it must be a whole number from 1 to 64"),
         ({"rank": True}, "rank is True: it must be a whole number"),
         ({"scale": 0}, "scale is 0: it must be a number above 0 and at most 10"),
-        ({"rescaled": 1}, "rescaled is 1: it must be true or false"),
+        ({"rescaled": 1}, "rescaled is 1: it must be on or off"),
         ({"init": "one"}, "init is 'one': choose from zero, normal"),
         ({"note": 3}, "note is 3: it must be a name"),
     ],

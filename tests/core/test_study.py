@@ -114,7 +114,7 @@ def test_cells_come_seed_by_seed_and_the_study_survives_json() -> None:
         ({"arms": (Arm("\u200b", (), BASE),)}, "the name of an arm has 0 characters"),
         ({"arms": (Arm("a" * 401, (), BASE),)}, "the name of an arm has 401 characters"),
         ({"arms": (Arm("a", (), BASE), Arm("b", (), replace(BASE, seed=9)))}, "a and b have the same settings"),
-        ({"arms": (Arm("a", (), replace(BASE, max_seconds=5.0)),)}, "the time limit of a is 5 seconds"),
+        ({"arms": (Arm("a", (), replace(BASE, max_seconds=5.0)),)}, "a has a time limit of 5 seconds"),
     ],
 )
 def test_an_invalid_study_is_refused(change: dict, why: str) -> None:

@@ -62,7 +62,7 @@ def test_other_studies_are_no_races() -> None:
         (BASE, [uniform(0.1 * i) for i in range(9)], 1, "a race has 9 masks"),
         (BASE, [PLANS[0], PLANS[1], PLANS[0]], 1, "masks 1 and 3 are the same"),
         (replace(BASE, method="linear"), PLANS, 1, "the method is linear and has no mask: choose mlae"),
-        (replace(BASE, max_seconds=5.0), PLANS, 1, "is 5 seconds, .* set no time limit"),
+        (replace(BASE, max_seconds=5.0), PLANS, 1, "a time limit of 5 seconds, .* set no time limit"),
         (BASE, [dense(), dense(13)], 1, "blocks.12.attn.qkv"),
         (replace(BASE, seed=2**31 - 1), PLANS, 2, "seed is 2147483648"),
     ],

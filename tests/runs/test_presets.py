@@ -167,7 +167,7 @@ def test_what_cannot_be_repeated_or_paired(store: RunStore) -> None:
     imported = finished_run(store, 0, 60.0, replace(A, device="auto"), device=elsewhere)
     last = finished_run(store, 2**31 - 1, config=replace(A, warmup=0.1))
     for other, error, why in (
-        (limited, ConfigError, "stops after 5 seconds"),
+        (limited, ConfigError, "has a time limit of 5 seconds"),
         (child, StoreError, f"was branched from a checkpoint of run {run.id}: repeat that run"),
         (imported, StoreError, f"ran on {elsewhere} and this machine would repeat it on {devices.kind('auto')}"),
         (last, ConfigError, "seed is 2147483648"),
