@@ -120,7 +120,7 @@ def _wide_row(described: Sequence[Setting], config: Any) -> dict[str, Any]:
     """Draw settings of which the first needs room for long choices."""
     if not described:
         return {}
-    columns = st.columns([PER_ROW - len(described) + 1, *[1] * (len(described) - 1)])
+    columns = st.container(key="wide_setup").columns([PER_ROW - len(described) + 1, *[1] * (len(described) - 1)])
     return {
         setting.name: _field(column, setting, getattr(config, setting.name), f"train_{setting.name}")
         for setting, column in zip(described, columns, strict=True)
@@ -182,6 +182,7 @@ def _title(setting: Setting, option: str) -> str:
 def _described(backbone: catalog.Backbone) -> str:
     """A backbone in the list: "vit_tiny_patch16_224.random · 224 px · 5.5 M parameters · apache-2.0 · weights here"."""
     here = not backbone.needs_file or weights_file(backbone.name).is_file()
-    name = f"{backbone.title} · {backbone.name}" if backbone in catalog.BACKBONES else backbone.title
+    is_featured = backbone in catalog.BACKBONES and not backbone.bundled
+    name = f"{backbone.title} · {backbone.name}" if is_featured else backbone.title
     size = f"{backbone.image_size} px · {backbone.parameters / 1e6:,.1f} M parameters"
     return " · ".join(filter(None, (name, size, backbone.licence, "weights here" if here else "")))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("width", [1280, 800])
 def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) -> None:
     page = visit("/train", width=width)
-    page.get_by_text("More settings").click()
+    page.get_by_text("More settings", exact=True).click()
     page.get_by_role("combobox", name="Preprocessing").wait_for()
-    choices = (("Masked experts", "train → val", 11), ("Linear probe", "train + val → test", 9))  # no "Mask drawn per"
+    choices = (("Masked experts", "train → val", 13), ("Linear probe", "train + val → test", 11))  # no "Mask drawn per"
     for method, protocol, lists in choices:
         for label, option in (("Method", method), ("Protocol", protocol)):
             field = page.get_by_role("combobox", name=label)

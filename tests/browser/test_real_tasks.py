@@ -126,7 +126,7 @@ def test_a_zip_is_previewed_made_a_dataset_and_taken_to_the_masks(visit: Callabl
 
 def test_missing_weights_are_named(visit: Callable[..., Page]) -> None:
     page = visit("/train")
-    page.get_by_text("More settings").click()
+    page.get_by_text("More settings", exact=True).click()
     box = page.get_by_role("combobox", name="Backbone")
     box.click()
     box.fill("deit_tiny_patch16_224.fb_in1k")
