@@ -92,7 +92,7 @@ def test_a_new_field_reaches_options_command_link_and_differences() -> None:
     config = Smoothed("digits", smoothing=0.1)
     assert config.command().endswith("--smoothing 0.1")
     assert options(Smoothed, "--smoothing 0.1").smoothing == 0.1
-    assert settings_code(replace(Smoothed(**vars(FIRST_RUN)), smoothing=0.1)) == "smoothing:0.1"
+    assert settings_code(replace(Smoothed.from_dict(FIRST_RUN.to_dict()), smoothing=0.1)) == "smoothing:0.1"
     assert read_settings("smoothing:0.1", Smoothed)["smoothing"] == 0.1
     assert differences(Smoothed("digits"), config) == {"smoothing": (0.0, 0.1)}
     assert setting_of(Smoothed, "smoothing").plural == "smoothings"
