@@ -37,6 +37,7 @@ class FolderFiles:
         of_programs: names of skipped folders.
         links: links to folders whose images are listed, each with the folder that it leads to.
         upward_links: links to a folder that holds them, which would list its images again.
+        outside: links that leave the root, which are neither followed nor opened.
     """
 
     folders: list[str] = field(default_factory=list)
@@ -47,6 +48,7 @@ class FolderFiles:
     of_programs: set[str] = field(default_factory=set)
     links: dict[str, Path] = field(default_factory=dict)
     upward_links: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
 
     def readable(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that can be read."""
@@ -62,7 +64,7 @@ class FolderFiles:
             yield f"Links to a folder that holds them are ignored: {some(sorted(self.upward_links))}."
 
 
-def read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> FolderFiles:
+def read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str], root: Path | None = None) -> FolderFiles:
     """What a folder holds, at any depth.
 
     Links to folders are followed in the folder itself and in split folders, where they may stand for classes.
@@ -71,11 +73,13 @@ def read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> Fol
         folder: Of a user's images.
         as_0_5: Whether to read it as version 0.5 did.
         unreadable: Files that an earlier check could not read: path below the folder to the reason.
+        root: That nothing may leave by a link; None for a folder that its own user names.
 
     Raises:
         DataError: A folder cannot be read.
     """
     files = FolderFiles()
+    resolved = root.resolve() if root is not None else None
 
     def read(start: str, depth: int, follow: bool) -> None:
         try:
@@ -89,6 +93,9 @@ def read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> Fol
             path = f"{start}/{entry.name}" if start else entry.name
             is_dir = is_folder(entry, follow)
             if entry.name.startswith(".") and (as_0_5 or not is_dir):
+                continue
+            if resolved and entry.is_symlink() and not (folder / path).resolve().is_relative_to(resolved):
+                files.outside.append(path)
                 continue
             if is_dir:
                 if not as_0_5 and is_of_other_program(entry.name):

@@ -54,14 +54,10 @@ def read_batch(folder: Path, root: Path | None = None) -> ImageBatch:
     Raises:
         DataError: The folder cannot be read or holds no image.
     """
-    files = read_files(folder, False, {})
+    files = read_files(folder, False, {}, root)
     images = set(files.images) | set(files.unreadable)
     ignored = {NO_IMAGE: sorted(set(files.others) - images), OTHER_PROGRAMS: sorted(files.of_programs)}
-    if root is not None:
-        resolved = root.resolve()
-        leaving = {path for path in images if not (folder / path).resolve().is_relative_to(resolved)}
-        ignored[OUTSIDE] = sorted(leaving)
-        images -= leaving
+    ignored[OUTSIDE] = sorted(files.outside)
     if not images:
         raise DataError(f"{shown(str(folder))} holds no image: give a folder or a zip with images")
     named = {reason: tuple(paths) for reason, paths in ignored.items() if paths}

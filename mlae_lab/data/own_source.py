@@ -95,7 +95,7 @@ def read_source(folder: Path, labels: bytes | None = None, root: Path | None = N
         left_out: dict[str, list[str]] = {}
         notes += listing.notes
     else:
-        files = read_files(folder, False, {})
+        files = read_files(folder, False, {}, root)
         images, left_out, more = _from_csv(files, labels) if labels is not None else _from_folders(folder, files)
         notes += more
         for path, reason in files.unreadable.items():
@@ -103,11 +103,13 @@ def read_source(folder: Path, labels: bytes | None = None, root: Path | None = N
         images = [image for image in images if image.path not in files.unreadable]
         if files.others:
             left_out[NO_IMAGE] = files.others
+        if files.outside:
+            left_out[OUTSIDE] = files.outside
     if root is not None:
         resolved = root.resolve()
         escaped = [i.path for i in images if not (folder / i.path).resolve().is_relative_to(resolved)]
         if escaped:
-            left_out[OUTSIDE] = escaped
+            left_out[OUTSIDE] = [*left_out.get(OUTSIDE, []), *escaped]
             images = [image for image in images if image.path not in set(escaped)]
     if junk := _of_programs(given):
         left_out[OTHER_PROGRAMS] = junk

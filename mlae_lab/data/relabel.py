@@ -32,6 +32,7 @@ def corrected(
     labels: Mapping[str, str],
     leave_out: Collection[str] = (),
     csv_name: str = "",
+    contents: Mapping[str, int] | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[DatasetInput, DatasetPlan]:
     """The images of a dataset with other labels, and the plan of a version of it; splits stay. Writes nothing.
@@ -41,10 +42,11 @@ def corrected(
         labels: New class of some of its images, by path; an image that has the class already does not change.
         leave_out: Paths of images to leave out.
         csv_name: Of the file with the labels, "" without one.
+        contents: `content_hash` of the images as they were looked at, by path; None: not known.
         progress: Called with (done, total) while images are decoded; it may raise.
 
     Raises:
-        DataError: There is no such dataset or image, or nothing would change.
+        DataError: There is no such dataset or image, an image is another one now, or nothing would change.
     """
     given = of_dataset(task)
     require_own(given)
@@ -64,7 +66,13 @@ def corrected(
     left_out = source.left_out | ({LEFT_OUT: tuple(sorted(without))} if without else {})
     notes = (*source.notes, *_notes(before, changed))
     source = replace(source, images=images, left_out=left_out, notes=notes)
-    facts = examine(source.folder, [image.path for image in images], progress)
+    facts = examine(source.folder, list(before), progress)
+    for path in (*changed, *without):
+        if contents is not None and facts[path].content != contents.get(path):
+            raise DataError(
+                f"{shown(path)!r} of {shown(given.origin.name)!r} is another image than the one that was looked at: "
+                "run on the dataset as it is now, and check the labels there"
+            )
     given = replace(given, source=source, origin=replace(given.origin, labels=csv_name))
     return given, plan(source, facts, Changes(ratio=None, duplicates="keep"))
 

@@ -37,6 +37,17 @@ def images(folder: Path) -> dict[str, set[bytes]]:
     }
 
 
+def test_an_image_that_was_replaced_is_not_corrected(birds: Path) -> None:
+    owl = next((birds / "val" / "owl").iterdir())
+    path = f"val/owl/{owl.name}"
+    seen = {path: examine(birds, [path])[path].content}
+    assert corrected("own:birds", {path: "wren"}, contents=seen)
+    owl.write_bytes(next((birds / "train" / "wren").iterdir()).read_bytes())
+    for change in ({"labels": {path: "wren"}}, {"labels": {}, "leave_out": {path}}):
+        with pytest.raises(DataError, match="is another image than the one that was looked at"):
+            corrected("own:birds", contents=seen, **change)  # type: ignore[arg-type]
+
+
 def test_a_corrected_image_moves_to_its_class_and_one_is_left_out(birds: Path) -> None:
     owl, other = sorted((birds / "val" / "owl").iterdir())[:2]
     wren = next((birds / "train" / "wren").iterdir())

@@ -173,8 +173,11 @@ def _create(run: Run, folder: Path) -> None:
     if not st.button(label, type="primary", key=_key(run, "create"), disabled=not corrections):
         return
     bar = st.progress(0.0, "Reading the images")
+    record = read_record(queries.store().paths(run.id).images)
+    assert record is not None  # `_paths` has read it
+    contents = dict(zip(record.evaluation.paths, map(int, record.evaluation.content), strict=True))
     given, plan = relabel.corrected(
-        run.config.task, labels, set(corrections) - set(labels),
+        run.config.task, labels, set(corrections) - set(labels), contents=contents,
         progress=lambda done, total: bar.progress(min(1.0, done / total), "Reading the images") and None,
     )  # fmt: skip
     task = own_dataset.write(plan, name, given.origin, visitor.current(), given.linkable)
