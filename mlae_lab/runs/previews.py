@@ -16,7 +16,7 @@ from typing import Any
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.rate_curve import STEPS, RatePoint
 from mlae_lab.errors import LabError
-from mlae_lab.locations import used_store
+from mlae_lab.locations import ROOT, used_store
 
 _ONE = threading.Lock()  # a preview uses all cores
 
@@ -63,12 +63,13 @@ def augmented_images(config: RunConfig) -> list[list[str]]:
 
 
 def _lines(kind: str, config: RunConfig, take: Callable[[dict[str, Any]], None]) -> None:
+    # in ROOT, where `-m` finds the package wherever the server was started
     command = [sys.executable, "-m", "mlae_lab.runs.preview_worker", kind, str(used_store() or "")]
     pipe = subprocess.PIPE
     with (
         _ONE,
         tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would block a process with many warnings
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, cwd=ROOT) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None

@@ -21,6 +21,7 @@ from mlae_lab.core.settings import ConfigError
 from mlae_lab.data.listing import counted
 from mlae_lab.errors import LabError
 from mlae_lab.files import append_line
+from mlae_lab.locations import ROOT
 from mlae_lab.runs.paths import throughput_file
 
 BATCHES = (1, 4, 16)
@@ -145,7 +146,8 @@ def measure(
     entry = catalog.backbone(backbone or PAPER_BACKBONE)
     name = entry.name if entry.name.endswith(RANDOM) else entry.name.partition(".")[0] + RANDOM
     command = [sys.executable, "-m", "mlae_lab.runs.throughput_worker", device, name, *methods.values()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:  # `-m` finds it there
         assert process.stdout is not None
         assert process.stderr is not None
         first, rates = {}, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -40,7 +41,9 @@ def test_find_lr_finds_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
     assert 1e-5 <= result["suggested"] <= 0.1
 
 
-def test_the_augmentation_is_shown_next_to_the_stored_image() -> None:
+def test_the_augmentation_is_shown_next_to_the_stored_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a server may be started anywhere
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     rows = augmented_images(RunConfig("digits", augmentation="colour"))
     assert len(rows) == 6
     for versions in rows:
