@@ -93,6 +93,7 @@ def _draw_images(config: RunConfig) -> None:
     if key != _augmentation(config) or not rows:
         return
     title = escape(AUGMENTATIONS[config.augmentation])
+    title = title[:1].upper() + title[1:]
     columns = [list(versions) for versions in zip(*rows, strict=True)]
     lines = []
     for number, versions in enumerate(columns):

@@ -41,6 +41,8 @@ def rate_figure(points: Sequence[RatePoint], suggestion: float | None, current: 
         {
             "x": log10(x), "y": 1, "xref": "x", "yref": "paper", "text": f"{text} {x:g}", "showarrow": False,
             "yanchor": "bottom", "font": {"color": colour},
+            # away from each other, so that near lines have labels side by side
+            "xanchor": "right" if len(lines) > 1 and x == min(line[0] for line in lines) else "left",
         }
         for x, colour, _, text in lines
     ]  # fmt: skip
@@ -48,5 +50,6 @@ def rate_figure(points: Sequence[RatePoint], suggestion: float | None, current: 
     alt = f"{title}. Loss while the learning rate rises from {rates[0]:.0e} to {rates[-1]:.0e}."
     return figure(
         data, title, alt, "learning-rate", _HEIGHT, shapes=shapes, annotations=labels, showlegend=False,
-        xaxis=axis("learning rate", type="log"), yaxis=axis("training loss", range=[0, highest]),
+        xaxis=axis("learning rate", type="log", dtick=1, exponentformat="power"),
+        yaxis=axis("training loss", range=[0, highest]),
     )  # fmt: skip
